@@ -1,0 +1,64 @@
+# What a person runs in a checkout. `make` alone prints the list.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# One after the other: they share the machine's cores, the environment and the reader's eyes.
+.NOTPARALLEL:
+.PHONY: help setup demo run test lint types layers tests user-tests coverage bench chaos format lock clean
+
+bin := .venv/bin
+# For example: make test PYTEST_ARGS='-k journal'
+PYTEST_ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the locked versions; quick when nothing changed
+	@ops/setup.sh
+
+demo: setup ## Run a real task while its workers are killed one by one
+	@$(bin)/python ops/demo.py
+
+run: setup ## Run the supervisor in the foreground
+	@$(bin)/homeostat run
+
+test: lint tests user-tests ## Everything below, as this user, and as an ordinary one too when run by root
+
+lint: setup ## Format, lint, spelling, then types and layers
+	@$(bin)/ruff format --check .
+	@$(bin)/ruff check .
+	@$(bin)/codespell
+	@$(MAKE) --no-print-directory types layers
+
+types: setup ## Check the types
+	@$(bin)/mypy
+
+layers: setup ## Check who imports whom
+	@$(bin)/lint-imports --no-cache
+
+tests: setup ## Run the tests as this user
+	@$(bin)/python -m pytest $(PYTEST_ARGS)
+
+user-tests: setup ## Run the tests as an ordinary user; for root
+	@ops/test-as-user.sh $(PYTEST_ARGS)
+
+coverage: setup ## Run the tests and show what they did not reach
+	@$(bin)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+bench: setup ## Measure speed and memory
+	@$(bin)/python -m tests.bench
+
+chaos: setup ## Kill random workers for 200 rounds and count the effects
+	@$(bin)/python -m tests.chaos
+
+format: setup ## Rewrite the code in the project's format
+	@$(bin)/ruff format .
+	@$(bin)/ruff check --fix .
+
+lock: ## Take newer versions into requirements/*.txt
+	@ops/lock.sh
+
+clean: ## Remove what tools left, .venv included
+	@rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

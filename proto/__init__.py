@@ -1,0 +1,3 @@
+"""What crosses a process boundary, and nothing else: messages, records, codec, link, configuration,
+client.
+"""

@@ -1,0 +1,317 @@
+"""Typed settings from one TOML file.
+
+Owns: every setting, its default, and errors that name key and line.
+Must not know: who uses a setting.
+Invariant: an unknown key or a wrong type is an error; nothing is guessed.
+Source: TOML 1.0; DESIGN §13.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from .errors import ConfigError
+from .records import Limits
+
+SUN_PATH_BYTES = 107
+"""Longest path of a unix socket: sizeof(sockaddr_un.sun_path) - 1, unix(7)."""
+_MAY_BE_ZERO = frozenset({"temperature", "min_free_bytes", "backoff_base_s"})
+_HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
+_ASSIGNMENT = re.compile(r"\s*([\w\s.\"'-]+?)\s*=")
+_QUOTES = re.compile(r"[\s\"']")
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Common form."""
+
+
+class Metrics(_Section, frozen=True):
+    """The Prometheus endpoint. Port 0 takes a free one."""
+
+    listen: str = "127.0.0.1:9464"
+
+
+class Client(_Section, frozen=True):
+    """The client port beside the local one: ``listen`` (TCP, CURVE) is off when empty.
+
+    ``authorized_keys`` are the clients' public keys (Z85, 40 characters).
+    """
+
+    listen: str = ""
+    authorized_keys: tuple[str, ...] = ()
+
+
+class Users(_Section, frozen=True):
+    """As root: the first of the unprivileged uids and gids that workers and commands get."""
+
+    base: int = 64_100
+
+
+class Quotas(_Section, frozen=True):
+    """Bounds of the whole home; beyond them new work is refused with a reason."""
+
+    open_tasks: int = 1_000
+    plan_steps: int = 200_000
+    min_free_bytes: int = 256 << 20
+
+
+class Journal(_Section, frozen=True):
+    """``map_bytes`` is address space reserved for the journal, not disk."""
+
+    map_bytes: int = 64 << 30
+
+
+class Policy(_Section, frozen=True):
+    """Cedar policies: a shipped set by name, and files of one's own (they are added to it)."""
+
+    set: Literal["default", "locked"] = "default"
+    files: tuple[str, ...] = ()
+
+
+class Sandbox(_Section, frozen=True):
+    """Confinement of commands. ``read_only`` paths are visible in it at the same place.
+
+    ``may_be_missing`` names layers that an operator allows to be missing (``landlock``, ``cgroup``).
+    """
+
+    read_only: tuple[str, ...] = ()
+    path: str = "/usr/local/bin:/usr/bin:/bin"
+    may_be_missing: tuple[Literal["landlock", "cgroup"], ...] = ("cgroup",)
+    max_processes: int = 512
+    max_open_files: int = 1_024
+    max_file_bytes: int = 1 << 30
+    max_memory_bytes: int = 4 << 30
+    tmp_bytes: int = 256 << 20
+
+
+class Supervision(_Section, frozen=True):
+    """Restart intensity within a period, backoff, and how long a stop may take."""
+
+    intensity: int = 20
+    period_s: float = 10.0
+    backoff_base_s: float = 0.05
+    backoff_max_s: float = 5.0
+    healthy_s: float = 10.0
+    stop_s: float = 10.0
+    hung_s: float = 30.0
+
+
+class Workers(_Section, frozen=True):
+    """How many of the workers that may be many."""
+
+    brains: int = 1
+    executors: int = 1
+
+
+class Model(_Section, frozen=True):
+    """A model behind OpenAI's Chat Completions protocol at any base URL.
+
+    The key comes from the file or the environment variable named here; only the brain reads it.
+    """
+
+    base_url: str
+    model: str
+    key_file: str = ""
+    key_env: str = ""
+    timeout_s: float = 120.0
+    attempts: int = 4
+    max_output_tokens: int = 4_096
+    context_tokens: int = 128_000
+    temperature: float | None = None
+
+
+class Agent(_Section, frozen=True):
+    """An agent: provider ``script`` runs the plan that a task carries, ``chat`` asks a model."""
+
+    name: str
+    provider: Literal["script", "chat"] = "script"
+    prompt: str = ""
+    tools: tuple[str, ...] = ()
+    model: Model | None = None
+    limits: Limits = Limits()
+    stage: Literal["required", "off"] = "required"
+    in_doubt: Literal["ask", "tell"] = "ask"
+    in_doubt_s: float = 86_400.0
+
+
+class Config(_Section, frozen=True):
+    """All settings of one home."""
+
+    metrics: Metrics = Metrics()
+    client: Client = Client()
+    users: Users = Users()
+    quotas: Quotas = Quotas()
+    journal: Journal = Journal()
+    policy: Policy = Policy()
+    sandbox: Sandbox = Sandbox()
+    supervision: Supervision = Supervision()
+    workers: Workers = Workers()
+    agent: tuple[Agent, ...] = (Agent(name="default"),)
+
+    def agent_named(self, name: str) -> Agent | None:
+        """The agent of this name."""
+        return next((agent for agent in self.agent if agent.name == name), None)
+
+
+def load(path: Path | None) -> Config:
+    """Read a configuration; defaults without a path. Raises ConfigError naming file, line and key."""
+    if path is None:
+        return Config()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"{path}: can't be read: {reason}", remedy="Check the path given to --config."
+        ) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "configuration") -> Config:
+    """Turn TOML text into settings. Raises ConfigError."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: not TOML: {error}") from error
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise _explain(name, text, error) from error
+    return _checked(config, name, text)
+
+
+def default_home() -> Path:
+    """``$HOMEOSTAT_HOME``, else the XDG state folder."""
+    if home := os.environ.get("HOMEOSTAT_HOME"):
+        return Path(home)
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "homeostat"
+
+
+def host_port(value: str, key: str) -> tuple[str, int]:
+    """Split ``host:port``. Raises ConfigError naming the key."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(
+            f"{key} = {value!r} is not an address", field=key, expected='"host:port", e.g. "127.0.0.1:9464"'
+        )
+    return host.strip("[]"), int(port)
+
+
+def _checked(config: Config, name: str, text: str) -> Config:
+    """What types can't say."""
+
+    def wrong(key: str, what: str, expected: str) -> ConfigError:
+        return ConfigError(f"{name}:{_line(text, key)}: {key}: {what}", field=key, expected=expected)
+
+    for key, value in _numbers(config, ""):
+        least = 0 if key.rpartition(".")[2] in _MAY_BE_ZERO else 1e-9
+        if not least <= value < math.inf:
+            raise wrong(key, f"{value}", "a finite number above 0" if least else "0 or a finite number above")
+    for key, address in (("metrics.listen", config.metrics.listen), ("client.listen", config.client.listen)):
+        try:
+            if address or key == "metrics.listen":
+                host_port(address, key)
+        except ConfigError as error:
+            raise wrong(key, f"{address!r} is not an address", error.expected) from error
+    if any(len(key) != 40 for key in config.client.authorized_keys):
+        raise wrong("client.authorized_keys", "a key has the wrong length", "Z85 text of 40 characters")
+    for key in ("brains", "executors"):
+        if not 1 <= getattr(config.workers, key) <= 64:
+            raise wrong(f"workers.{key}", str(getattr(config.workers, key)), "1 to 64")
+    for path in config.sandbox.read_only:
+        if not path.startswith("/") or ".." in path.split("/"):
+            raise wrong("sandbox.read_only", repr(path), "absolute paths without ..")
+    _check_agents(config.agent, wrong)
+    return config
+
+
+def _check_agents(agents: tuple[Agent, ...], wrong: Callable[[str, str, str], ConfigError]) -> None:
+    names: set[str] = set()
+    for index, agent in enumerate(agents):
+        key = f"agent[{index}]"
+        if agent.name in names:
+            raise wrong(f"{key}.name", f"two agents are named {agent.name!r}", "unique names")
+        names.add(agent.name)
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}", agent.name):
+            raise wrong(
+                f"{key}.name", f"{agent.name[:80]!r}", "lower-case letters, digits, - and _, at most 64"
+            )
+        if agent.provider == "chat" and agent.model is None:
+            raise wrong(f"{key}.model", f'agent {agent.name!r} has provider "chat"', "a table [agent.model]")
+
+
+def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    """Every number of the settings with its dotted key."""
+    if isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from _numbers(getattr(value, name), f"{key}.{name}".lstrip("."))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{key}[{index}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield key, value
+
+
+def _explain(name: str, text: str, error: msgspec.ValidationError) -> ConfigError:
+    """Give key and line; msgspec says what and where in its own words."""
+    what, _, path = str(error).partition(" - at `$")
+    key = path.rstrip("`").lstrip(".")
+    if found := re.search(r"unknown field `([^`]*)`", what):
+        key = f"{key}.{found[1]}" if key else found[1]
+        what = "unknown key"
+    line = _line(text, key)
+    return ConfigError(
+        f"{name}:{line}: {key or 'top level'}: {what}",
+        field=key,
+        remedy="docs/OPERATIONS.md lists every key with its type and default.",
+    )
+
+
+def _line(text: str, key: str) -> int:
+    """The line of a dotted key (``agent[1].limits.max_steps``), or of the nearest table around it, or 1."""
+    wanted = re.sub(r"\[\d+\]", "", key)
+    index = re.match(r"[\w-]+\[(\d+)\]", key)
+    nth = int(index[1]) if index else 0
+    table, best = "", 1
+    seen: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            full = table = re.sub(_QUOTES, "", header[2])
+            if header[1] == "[[":
+                seen[table] = seen.get(table, -1) + 1
+        elif assignment := _ASSIGNMENT.match(line):
+            full = f"{table}.{re.sub(_QUOTES, '', assignment[1])}".lstrip(".")
+        else:
+            continue
+        if seen.get(full.split(".")[0], 0) != nth:
+            continue
+        if full == wanted:
+            return number
+        if wanted.startswith(f"{full}."):
+            best = number
+    return best
+
+
+def to_bytes(config: Config) -> bytes:
+    """For handing the settings to a worker."""
+    return msgspec.msgpack.encode(config)
+
+
+def from_bytes(data: bytes) -> Config:
+    """The other end of to_bytes."""
+    return msgspec.msgpack.decode(data, type=Config)
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """Plain values, for printing."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    return plain

@@ -1,0 +1,35 @@
+"""Owns: giving up every capability, and the proof that they are gone.
+Must not know: which process gives up what for.
+Invariants: `drop` is followed by `check`, which asks the kernel and not our memory.
+Source: capabilities(7), proc_pid_status(5).
+"""
+
+import errno
+import os
+from typing import Final
+
+from . import kernel
+from .layers import Layer, LayerError
+
+_SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+def drop() -> None:
+    """no_new_privs, then an empty bounding set, then no capabilities at all. Can't be undone."""
+    kernel.set_no_new_privs()
+    kernel.drop_bounding_set()
+    kernel.clear_capabilities()
+
+
+def check() -> None:
+    """Raise LayerError unless this thread holds no capability, can't gain one, and has no_new_privs."""
+    fd = os.open("/proc/thread-self/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 1 << 16).decode(errors="replace")
+    finally:
+        os.close(fd)
+    status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    kept = [name for name in _SETS if int(status[name], 16) != 0]
+    if kept or status["NoNewPrivs"] != "1":
+        message = f"still held: {', '.join(kept) or 'none'}; no_new_privs {status['NoNewPrivs']}"
+        raise LayerError(Layer.PRIVILEGES, errno.EPERM, message)

@@ -1,0 +1,54 @@
+"""Owns: what a sandbox tells its zygote while it is made and when it ends.
+Must not know: the owner's messages (protocol.py).
+Invariants: at most one of each in the order Confined, Started, Ended; Failed ends the story.
+Source: DESIGN §9.
+"""
+
+import socket
+
+import msgspec
+
+from .layers import LayerError
+from .report import Report
+
+
+class Confined(msgspec.Struct, frozen=True, tag="confined"):
+    """The command's process is locked in; what was achieved."""
+
+    report: Report
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """A layer failed; nothing was run."""
+
+    layer: str
+    errno: int
+    message: str
+    remedy: str
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The command's first instruction ran. The terminal's master comes with it, if there is one."""
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The command ended with this wait status."""
+
+    status: int
+
+
+Progress = Confined | Failed | Started | Ended
+
+encode = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[Progress] = msgspec.msgpack.Decoder(Progress)
+
+
+def decode(packet: bytes) -> Progress:
+    """What a sandbox said; its sender is our own code, so a malformed packet is a bug and raises."""
+    return _decoder.decode(packet)
+
+
+def tell_failure(status: socket.socket, failure: LayerError) -> None:
+    """Say which layer failed."""
+    message = Failed(failure.layer.value, failure.errno, failure.message, failure.remedy)
+    status.send(encode(message))

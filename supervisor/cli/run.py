@@ -1,0 +1,31 @@
+"""``homeostat run``.
+
+Owns: handing the settings to the supervisor.
+Must not know: how the supervisor runs.
+Invariant: a configuration that can't be used stops the start before anything is touched.
+Source: DESIGN §7, §13.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ...proto.config import load
+from ..main import run as run_supervisor
+from .settings import Settings, common
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file of settings.")
+@common(json=False)
+@click.pass_obj
+def run(settings: Settings, config_path: Path | None) -> int:
+    """Run the supervisor in front.
+
+    A line that begins with `ready` is printed when all workers serve. SIGTERM drains and exits 0.
+    """
+    config = load(config_path)
+    return int(run_supervisor(settings.home, config, config_path=config_path, out=sys.stdout) or 0)

@@ -1,0 +1,38 @@
+"""``homeostat watch``.
+
+Owns: live events on stdout.
+Must not know: how a watch outlives the gate: the client does.
+Invariant: with ``--json`` each line is one event with its position, from which ``--from`` goes on.
+Source: docs/PROTOCOL.md "Watching".
+"""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from .lines import line
+from .settings import Settings, common
+from .text import say, say_json
+
+
+@click.command()
+@click.argument("task", default="")
+@click.option(
+    "--from",
+    "cursor",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="CURSOR",
+    help="Begin after this position.",
+)
+@common()
+@click.pass_obj
+def watch(settings: Settings, task: str, cursor: int) -> None:
+    """Show what happens, until TASK has ended; without TASK, what happens to all of them."""
+    with settings.client() as client:
+        for event in client.watch(task, cursor=cursor):
+            if settings.as_json:
+                say_json(msgspec.to_builtins(event), compact=True)
+            else:
+                say(line(event, with_task=not task))

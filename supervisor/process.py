@@ -1,0 +1,107 @@
+"""One child process, held by its pidfd.
+
+Owns: signalling and reaping without the races of pid numbers.
+Must not know: what the process does.
+Invariant: a process is signalled and reaped by pidfd only; after reaping the descriptor is closed.
+Source: pidfd_open(2), pidfd_send_signal(2), waitid(2) (P_PIDFD, Linux 5.4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a process ended."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                return f"killed by {signal.Signals(self.signal).name}"
+            except ValueError:
+                return f"killed by signal {self.signal}"
+        return "ended in an unknown way" if self.code is None else f"exited with {self.code}"
+
+
+@dataclass
+class Process:
+    """A child of this process."""
+
+    pid: int
+    pidfd: int
+    stopped_since_s: float | None = field(default=None)
+
+    def send(self, number: int) -> None:
+        """Signal it; one that has ended already is left alone."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send(signal.SIGKILL)
+
+    def reap(self, now_s: float) -> Exit | None:
+        """Give how it ended, or None while it lives; notes when it was stopped by a signal."""
+        flags = os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOHANG
+        while True:
+            try:
+                result = os.waitid(os.P_PIDFD, self.pidfd, flags)
+            except ChildProcessError:
+                return Exit()
+            if result is None:
+                return None
+            if result.si_code == os.CLD_STOPPED:
+                self.stopped_since_s = now_s
+            elif result.si_code == os.CLD_CONTINUED:
+                self.stopped_since_s = None
+            elif result.si_code == os.CLD_EXITED:
+                return Exit(code=result.si_status)
+            elif result.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+                return Exit(signal=result.si_status)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.pidfd)
+
+
+def children() -> set[int]:
+    """Give the pids of all children of this process; empty where the kernel does not list them."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # A thread that just ended, or no CONFIG_PROC_CHILDREN.
+            found.update(int(word) for word in (task / "children").read_text().split())
+    return found
+
+
+def reap_strays(known: set[int]) -> list[int]:
+    """Reap ended children that nobody here started (orphans that a subreaper inherits); give their pids.
+
+    Known children must have been reaped before: the kernel shows us one ended child at a time.
+    """
+    reaped: list[int] = []
+    while True:
+        try:
+            peeked = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return reaped
+        if peeked is None or peeked.si_pid in known:
+            return reaped
+        os.waitid(os.P_PID, peeked.si_pid, os.WEXITED | os.WNOHANG)
+        reaped.append(peeked.si_pid)
+
+
+def kill_strays(known: set[int]) -> list[int]:
+    """SIGKILL every child that is not known; give their pids."""
+    strays = sorted(children() - known)
+    for pid in strays:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # Not reaped by anyone but us, so the number is still its own.
+    return strays

@@ -1,0 +1,54 @@
+"""The idle tree: proportional memory and wakeups.
+
+Owns: the measurement through /proc. Must not know: which process is which.
+Invariant: PSS counts every shared page once over the whole tree.
+Source: proc_pid_smaps_rollup(5), voluntary_ctxt_switches of proc_pid_status(5) for every thread.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.bench.stand import Stand, stand
+
+WINDOW_S = 20.0
+
+
+def run(folder: Path) -> None:
+    """Print PSS and wakeups a second, per process and in all."""
+    with stand(folder) as homeostat:
+        homeostat.run_plan(1, 10)
+        time.sleep(3)
+        before = _wakeups(homeostat)
+        time.sleep(WINDOW_S)
+        after = _wakeups(homeostat)
+        print("idle tree (bounds: 80 MB PSS, 5 wakeups a second)")
+        total_kb = total_wakeups = 0.0
+        for process in homeostat.processes():
+            kb = _pss_kb(process.pid)
+            wakeups = (after.get(process.pid, 0) - before.get(process.pid, 0)) / WINDOW_S
+            total_kb += kb
+            total_wakeups += wakeups
+            name = " ".join(process.cmdline())[-40:]
+            print(f"  {process.pid:<8} {name:<42} PSS {kb / 1024:6.1f} MB   wakeups/s {wakeups:.2f}")
+        print(f"  in all: PSS {total_kb / 1024:.1f} MB, {total_wakeups:.2f} wakeups/s", flush=True)
+
+
+def _pss_kb(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    raise RuntimeError(f"no Pss of {pid}")
+
+
+def _wakeups(homeostat: Stand) -> dict[int, int]:
+    return {
+        process.pid: sum(_switches(task) for task in Path(f"/proc/{process.pid}/task").iterdir())
+        for process in homeostat.processes()
+    }
+
+
+def _switches(task: Path) -> int:
+    lines = (task / "status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))

@@ -1,0 +1,156 @@
+"""Who dies when: a schedule drawn from the round's random source, carried out, and the recovery measured.
+
+Owns: the schedule, the clock of one round's kills, the recovery times.
+Must not know: tasks.
+Invariant: the same seed gives the same schedule; what happens at a kill depends on the machine's timing.
+Source: issue "The spine", `make chaos`; DESIGN §2 law 3 ("any number of times, in any combination").
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from homeostat.supervisor import control
+
+from .tree import WORKERS, Tree
+
+VICTIMS = (*WORKERS, "nursery", "supervisor")
+MOMENTS = ("proposed", "decided", "staged", "outcome")
+"""Events after which something is under way that a random moment rarely meets, such as a merge."""
+MOMENT_S = 1.0
+LATE_S = 20.0
+POLL_S = 0.004
+
+
+@dataclass(frozen=True)
+class Kill:
+    """After the next event of a kind (if one is named) and a pause, these die at once."""
+
+    moment: str
+    pause_s: float
+    victims: tuple[str, ...]
+
+    def __str__(self) -> str:
+        victims = "all" if self.victims == WORKERS else "+".join(self.victims)
+        return f"{victims}@{self.moment}" if self.moment else victims
+
+
+def draw_kills(rng: Random, count: int) -> list[Kill]:
+    """So many kills: mostly one worker, sometimes two, everyone, the nursery or the supervisor."""
+    kills = []
+    for _ in range(count):
+        moment = rng.choice(["", *MOMENTS])
+        longest_s = rng.choice([0.002, 0.02, 0.1] if moment else [0.05, 0.4, 1.0])
+        pause_s = rng.uniform(0.0, longest_s)
+        lot = rng.random()
+        if lot < 0.12:
+            victims: tuple[str, ...] = tuple(rng.sample(WORKERS, 2))
+        elif lot < 0.20:
+            victims = WORKERS
+        elif lot < 0.30:
+            victims = ("supervisor",)
+        else:
+            victims = (rng.choice([*WORKERS, *WORKERS, "executor", "gate", "nursery"]),)
+        kills.append(Kill(moment, pause_s, victims))
+    return kills
+
+
+@dataclass
+class Tally:
+    """What the kills of a campaign came to."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
+    """Victims that were between two lives."""
+    recovery_ms: dict[str, list[float]] = field(default_factory=dict)
+    survivors: list[str] = field(default_factory=list)
+    unserved: list[str] = field(default_factory=list)
+
+
+class Killer:
+    """Carries a schedule out."""
+
+    def __init__(self, tree: Tree, tally: Tally, happened: Callable[[str], int]) -> None:
+        """``happened`` tells how many events of a kind the users have been told so far."""
+        self._tree, self._tally, self._happened = tree, tally, happened
+        self._awaited: dict[str, tuple[int, float]] = {}
+        """Who was killed: the epoch that died, and when."""
+
+    def run(self, kills: list[Kill], log: Callable[[str], None]) -> None:
+        """Everything in order; returns when the last has been done and the tree had time to recover."""
+        for kill in kills:
+            self._await_moment(kill.moment)
+            self._watch(time.monotonic() + kill.pause_s, until_served=False)
+            log(str(kill))
+            if kill.victims == ("supervisor",):
+                self._kill_supervisor()
+            else:
+                self._kill_workers(kill.victims)
+        self._watch(time.monotonic() + LATE_S, until_served=True)
+        self._tally.unserved += [f"{name} does not serve {LATE_S:g} s after a kill" for name in self._awaited]
+
+    def _await_moment(self, kind: str) -> None:
+        """The next event of a kind, or a while without any."""
+        until, before = time.monotonic() + MOMENT_S, self._happened(kind)
+        while kind and self._happened(kind) == before and time.monotonic() < until:
+            self._watch(time.monotonic() + POLL_S / 4, until_served=False)
+
+    def _kill_supervisor(self) -> None:
+        began = time.monotonic()
+        self._tally.survivors += self._tree.kill_supervisor()
+        self._tally.kills["supervisor"] += 1
+        self._awaited = {"supervisor": (self._tree.supervisors, began)}
+        self._tree.start()
+
+    def _kill_workers(self, victims: tuple[str, ...]) -> None:
+        reply = self._reachable()
+        self._tree.look()
+        rows = {row.role: row for row in reply.workers} if reply else {}
+        # First all pids, then all signals: "at once" means within microseconds.
+        aimed = [(name, self._pid_of(name, rows)) for name in victims]
+        for name, pid in aimed:
+            if pid is None or not self._tree.kill(pid):
+                self._tally.missed[name] += 1
+                continue
+            self._tally.kills[name] += 1
+            if name in rows:
+                self._awaited[name] = (rows[name].epoch, time.monotonic())
+
+    def _pid_of(self, name: str, rows: dict[str, control.WorkerView]) -> int | None:
+        if name == "nursery":
+            return self._tree.nursery()
+        return rows[name].pid if name in rows else None
+
+    def _reachable(self) -> control.StatusReply | None:
+        until = time.monotonic() + LATE_S
+        while time.monotonic() < until:
+            if (reply := self._tree.status()) is not None:
+                return reply
+            time.sleep(POLL_S)
+        return None
+
+    def _watch(self, until: float, *, until_served: bool) -> None:
+        """Pass the time, and note when the killed serve again."""
+        while (now := time.monotonic()) < until:
+            if self._awaited:
+                self._note(self._tree.status(), now)
+            elif until_served:
+                return
+            time.sleep(min(POLL_S, max(0.0, until - now)))
+
+    def _note(self, reply: control.StatusReply | None, now: float) -> None:
+        if reply is None:
+            return
+        if "supervisor" in self._awaited and reply.ready:
+            self._recovered("supervisor", now)
+        for row in reply.workers:
+            if row.role in self._awaited and row.epoch > self._awaited[row.role][0] and row.state == "ready":
+                self._recovered(row.role, now)
+
+    def _recovered(self, name: str, now: float) -> None:
+        _, killed_at = self._awaited.pop(name)
+        self._tally.recovery_ms.setdefault(name, []).append((now - killed_at) * 1_000)

@@ -1,0 +1,152 @@
+"""Giving up powers: what each worker keeps, and how the rest goes.
+
+Owns: the table of powers, per role. Must not know: what the workers do with them.
+Invariant: applied in the worker's only thread, before any other is started; what can't be given up stops the
+    worker with the remedy named, unless the operator wrote down that this layer may be missing.
+Source: DESIGN §3 (the table), law 4 and law 8; landlock(7), seccomp(2), capabilities(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import prctl
+
+from ..proto.errors import ProtectionError
+from ..sandbox import kernel, landlock, seccomp
+from ..sandbox.landlock import ALL, DEVICE, READ, Rights
+from ..sandbox.layers import LayerError
+from .runtime import Context
+
+ROLES = ("gate", "brain", "executor", "memory")
+_HIDDEN_FROM_EXECUTOR = ("journal", "keys", "memory")
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
+_MS_RDONLY, _MS_REC, _MS_PRIVATE = 1, 16384, 1 << 18
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@cache
+def program(role: str) -> bytes:
+    """The role's seccomp program, compiled once (in the nursery, before the forks)."""
+    return seccomp.compile_policy(seccomp.POLICIES / f"worker_{role}.toml")
+
+
+def prepare() -> None:
+    """Compile what every restart needs."""
+    for role in ROLES:
+        program(role)
+
+
+def apply(context: Context) -> str:
+    """Give up everything but the role's powers; say what was enforced. Raises ProtectionError."""
+    privileged_executor = context.role == "executor" and _in_own_user_namespace()
+    try:
+        if context.role == "executor" and not privileged_executor:
+            _hide([str(context.home / name) for name in _HIDDEN_FROM_EXECUTOR])
+        kernel.set_no_new_privs()
+        if (
+            not privileged_executor
+        ):  # It has its four of its own namespace left, and nothing else: identity.py.
+            _drop_capabilities()
+        version = landlock.restrict(
+            rules(context), connect_ports=None if context.role == "brain" else [], bind_ports=[]
+        )
+        seccomp.load(program(context.role))
+        kernel.set_dumpable(False)
+    except (OSError, LayerError) as error:
+        raise ProtectionError(
+            f"{context.role}.{context.index} can't be confined: {error}",
+            remedy="`homeostat doctor` shows what this kernel can give.",
+        ) from error
+    if version == 0 and "landlock" not in context.config.sandbox.may_be_missing:
+        raise ProtectionError(
+            "this kernel has no Landlock",
+            remedy="Boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… "
+            'or write sandbox.may_be_missing = ["landlock", "cgroup"] into the configuration.',
+        )
+    return f"landlock{version}+seccomp:{seccomp.digest(program(context.role))[:8]}"
+
+
+def rules(context: Context) -> list[tuple[int | str, Rights]]:
+    """The folders that a role may use; Landlock refuses all others."""
+    home = context.home
+    found: list[tuple[int | str, Rights]] = [(path, READ) for path in _interpreter()]
+    found += [(path, DEVICE) for path in ("/dev/null", "/dev/urandom", "/dev/random") if os.path.exists(path)]
+    found += [(str(home / "run" / "metrics"), ALL)]
+    config = context.config
+    match context.role:
+        case "gate":
+            found += [(str(home / "journal"), ALL), (str(home / "keys"), ALL)]
+            found += [(path, READ) for path in config.policy.files if os.path.exists(path)]
+        case "brain":
+            files = [
+                agent.model.key_file
+                for agent in config.agent
+                if agent.model is not None and agent.model.key_file
+            ]
+            # Folders of key files, not the files: a rule names the inode, and a rotated key is another one.
+            folders = [str(Path(path).parent) for path in files]
+            names = os.path.realpath("/etc/resolv.conf")  # systemd keeps it in /run
+            found += [(path, READ) for path in ("/etc", names, *folders) if os.path.exists(path)]
+        case "memory":
+            found += [(str(home / "memory"), ALL)]
+        case _:
+            # Workspaces may lie anywhere that the user may write; journal, keys and memory are hidden by
+            # mounts (as an ordinary user) or belong to other users (as root).
+            found = [("/", ALL & ~Rights.EXECUTE & ~Rights.MAKE_CHAR & ~Rights.MAKE_BLOCK)]
+    return found
+
+
+def _interpreter() -> list[str]:
+    """What an import in mid-life needs."""
+    package = Path(__file__).resolve().parents[1]
+    paths = {
+        sys.prefix,
+        sys.base_prefix,
+        "/usr/lib",
+        "/usr/share/zoneinfo",
+        "/etc/localtime",
+        str(package),
+        "/proc/self",
+        "/proc/sys/kernel/random",
+        "/sys/devices/system/cpu",
+    }
+    return sorted(path for path in paths if os.path.exists(path))
+
+
+def _in_own_user_namespace() -> bool:
+    """As root the nursery put the executor into a namespace of its own, where it kept its capabilities."""
+    return os.geteuid() != 0 and prctl.cap_permitted.dac_override
+
+
+def _drop_capabilities() -> None:
+    """Nothing is held and, with no_new_privs, nothing can be gained; the bounding set goes where it can."""
+    if prctl.cap_effective.setpcap:
+        kernel.drop_bounding_set()
+    kernel.clear_capabilities()
+    status = Path("/proc/thread-self/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    held = {name: fields[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb") if int(fields[name], 16)}
+    if held:
+        raise OSError(1, f"capabilities are left: {held}")
+
+
+def _hide(paths: list[str]) -> None:
+    """Cover folders with empty read-only ones, in a mount namespace that we can't change afterwards."""
+    uid, gid = os.geteuid(), os.getegid()
+    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        Path(f"/proc/self/{name}").write_text(text)
+    _check(_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount /")
+    for path in paths:
+        _check(_libc.mount(b"none", os.fsencode(path), b"tmpfs", _MS_RDONLY, b"size=4k,mode=000"), path)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")

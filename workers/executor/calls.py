@@ -1,0 +1,243 @@
+"""The nouns of the executor: a call and its phases, what happens to it, what is done about it.
+
+Owns: the types that core.py and shell.py exchange.
+Must not know: how a phase follows another (core.py), how anything is done (shell.py).
+Invariant: events and effects are frozen; a call is changed by core.py alone.
+Source: DESIGN §4, §9; STYLE "Layout".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from ...proto import messages as m
+from ...proto.ids import CallStatus, Key, TaskId
+from ...proto.records import DiffSummary
+from .entries import Entry, State
+
+
+class Phase(Enum):
+    """Where a call is."""
+
+    QUEUED = "queued"
+    """Waits for its workspace or for a place among the running ones."""
+    LAUNCHING = "launching"
+    """Asked for a sandbox."""
+    RUNNING = "running"
+    """The command runs."""
+    CLOSING = "closing"
+    """The command has ended; its output is being put away."""
+    DIFFING = "diffing"
+    """What it did is being read."""
+    STAGED = "staged"
+    """What it did was reported; the gate decides."""
+    MERGING = "merging"
+    """It counts: only forward from here."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command printed, as it is reported."""
+
+    text: str = ""
+    artifact: str = ""
+    output_bytes: int = 0
+    note: str = ""
+
+
+@dataclass
+class Call:
+    """One call on its way."""
+
+    execute: m.Execute
+    limit_s: float
+    deadline_at: float
+    phase: Phase = Phase.QUEUED
+    launched_at: float | None = None
+    ending: CallStatus | None = None
+    """Set when it was told to end: what it does from here on doesn't count."""
+    protection: str = ""
+    outcome: m.Ended | None = None
+    diff: DiffSummary | None = None
+
+    @property
+    def so_far(self) -> m.Ended:
+        """What is known of its end; only for a call whose command has ended."""
+        if self.outcome is None:
+            raise RuntimeError(f"call {self.key} has no outcome in phase {self.phase.value}")
+        return self.outcome
+
+    @property
+    def key(self) -> Key:
+        """Its key."""
+        return self.execute.key
+
+    @property
+    def writes(self) -> bool:
+        """Whether it needs the workspace for itself."""
+        return self.execute.klass != "read"
+
+    @property
+    def staged(self) -> bool:
+        """Whether it works on a stage."""
+        return self.execute.klass == "staged"
+
+    @property
+    def occupies(self) -> bool:
+        """Whether it has a sandbox."""
+        return self.phase in {Phase.LAUNCHING, Phase.RUNNING, Phase.CLOSING}
+
+
+# -- events ------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Asked:
+    """The gate wants a call carried out. What the disk knows of it is ``entry`` and ``stage``."""
+
+    execute: m.Execute
+    limit_s: float
+    entry: Entry | None = None
+    stage: Literal["none", "open", "committed", "merged"] = "none"
+    blind: bool = False
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The command runs, protected like this."""
+
+    key: Key
+    protection: str
+
+
+@dataclass(frozen=True)
+class NotLaunched:
+    """Nothing was run, and this is why."""
+
+    key: Key
+    text: str
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The command ended, its whole tree is dead; the output is being put away."""
+
+    key: Key
+    exit_code: int | None
+    signal: int | None
+    waiting: bool = False
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The output is put away."""
+
+    key: Key
+    output: Output
+
+
+@dataclass(frozen=True)
+class DiffRead:
+    """What the staged call did; with a reason it can't count."""
+
+    key: Key
+    diff: DiffSummary
+    refused_reason: str = ""
+
+
+@dataclass(frozen=True)
+class MergeEnded:
+    """The merge is complete, or with ``trouble`` it was not done; ``partly`` when it could not be undone."""
+
+    key: Key
+    trouble: str = ""
+    partly: bool = False
+    diff: DiffSummary | None = None
+
+
+Event = Asked | Launched | NotLaunched | Exited | Closed | DiffRead | MergeEnded
+
+
+# -- effects -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Record:
+    """Write the ledger entry, before any effect after it."""
+
+    key: Key
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class Erase:
+    """Forget the key in the ledger."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Run the call in a sandbox."""
+
+    execute: m.Execute
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Kill the sandbox."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class TakeDiff:
+    """Read what the staged call did."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class MergeStage:
+    """Make it count."""
+
+    key: Key
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class RollForward:
+    """Complete a merge that a former life began."""
+
+    key: Key
+    task: TaskId
+    workspace: str
+
+
+@dataclass(frozen=True)
+class DiscardStage:
+    """Throw the stage away."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """The task has ended: what was kept for undoing goes."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class Post:
+    """Tell the gate."""
+
+    message: m.FromExecutor
+
+
+Effect = (
+    Record | Erase | Launch | Kill | TakeDiff | MergeStage | RollForward | DiscardStage | SweepTask | Post
+)
+
+
+def entry_of(execute: m.Execute, state: State, outcome: bytes = b"") -> Entry:
+    """The ledger entry of a call."""
+    return Entry(state, execute.task, execute.tool, execute.klass, execute.workspace, outcome)

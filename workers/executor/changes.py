@@ -1,0 +1,43 @@
+"""The words of a diff.
+
+Owns: one change, and the limits of what a diff may hold.
+Must not know: where a change was found.
+Invariant: every text in a change can cross a wire and stand on a terminal.
+Source: DESIGN §4 "Staged effects".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .beneath import EntryType
+
+ChangeKind = Literal["created", "changed", "deleted", "opaque", "retyped", "mode", "special"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one diff may hold; reaching a limit refuses the stage."""
+
+    entries: int = 200_000
+    depth: int = 200
+    path_bytes: int = 3_000
+    total_bytes: int = 4 << 30
+    """Of the regular files' apparent sizes: a sparse file of a terabyte would be hashed for minutes."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One path that is other than before. ``path`` and ``target`` are text as ``beneath.shown`` makes it."""
+
+    path: str
+    kind: ChangeKind
+    type: EntryType
+    old_type: EntryType | None = None
+    size: int = 0
+    mode: int = 0
+    executable: bool = False
+    digest: str = ""
+    """SHA-256 of a file's bytes or of a link's target."""
+    target: str = ""
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,262 @@
+"""What the executor decides: which call runs when, what its end means, what counts.
+
+Owns: the open calls and their phases.
+Must not know: sandboxes, stages on disk, the ledger's store, clocks.
+Invariants: effects are in the order in which they must be done; a ``once`` call that may have been begun is
+            never begun again; nothing of a call that was told to end counts, unless its merge had begun;
+            one writer at a time in a workspace.
+Source: DESIGN §4, §6; the table of phases is in calls.py.
+
+    QUEUED → LAUNCHING → RUNNING → CLOSING → (staged: DIFFING → STAGED → MERGING) → ended
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+import msgspec
+
+from ...proto import messages as m
+from ...proto.ids import CallStatus, Key, TaskId
+from . import calls as c
+from . import outcomes
+from .calls import Call, Effect, Phase
+from .entries import Entry
+
+MOST_RUNNING: Final = 16
+MOST_QUEUED: Final = 1_024
+_NEVER: Final = float("inf")
+
+
+class Executor:
+    """The pure core: feed it messages, events and the time; do what it says, in order."""
+
+    def __init__(self, most_running: int = MOST_RUNNING, most_queued: int = MOST_QUEUED) -> None:
+        self._most_running = most_running
+        self._most_queued = most_queued
+        self._calls: dict[Key, Call] = {}
+        self._stopping = False
+
+    def knows(self, key: Key) -> bool:
+        """Whether this call is open."""
+        return key in self._calls
+
+    def idle(self) -> bool:
+        """Whether nothing is under way that an exit would cut off."""
+        return all(call.phase in {Phase.QUEUED, Phase.STAGED} for call in self._calls.values())
+
+    def next_deadline(self) -> float | None:
+        """When expire() is to be called."""
+        due = min((call.deadline_at for call in self._calls.values()), default=_NEVER)
+        return None if due == _NEVER else due
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._stopping = True
+
+    # -- the gate's messages --------------------------------------------------------------------------
+    def asked(self, event: c.Asked, now: float) -> list[Effect]:
+        """A call is to be carried out, perhaps not for the first time."""
+        execute, entry = event.execute, event.entry
+        if live := self._calls.get(execute.key):
+            return _staged_again(live)
+        if entry is not None and entry.state == "ended":
+            return [c.Post(outcomes.decode(entry.outcome))]
+        call = Call(execute, event.limit_s, now + execute.timeout_s)
+        if event.stage in {"committed", "merged"}:
+            return self._complete(call, entry)
+        begun = entry is not None or (execute.resumed and event.blind)
+        if begun and execute.klass == "once":
+            return self._end(call, outcomes.in_doubt(execute.key), now)
+        waiting = sum(other.phase is Phase.QUEUED for other in self._calls.values())
+        if waiting >= self._most_queued:
+            return self._end(call, outcomes.crowded(execute.key, waiting), now)
+        self._calls[execute.key] = call
+        return self._advance(now)
+
+    def _complete(self, call: Call, entry: Entry | None) -> list[Effect]:
+        """Its commit record is on disk: it counts, whatever else was lost."""
+        ready = entry is not None and entry.outcome
+        call.outcome = outcomes.decode(entry.outcome) if entry and ready else outcomes.lost_text(call.key)
+        call.phase, call.deadline_at = Phase.MERGING, _NEVER
+        self._calls[call.key] = call
+        return [c.RollForward(call.key, call.execute.task, call.execute.workspace)]
+
+    def merge(self, message: m.Merge) -> list[Effect]:
+        """What the call did is admitted, if it is still what was shown."""
+        call = self._calls.get(message.key)
+        if call is None or call.phase is not Phase.STAGED or call.diff is None:
+            return []  # an answer to an earlier life's diff: the one to come will be decided afresh
+        if message.digest != call.diff.digest:
+            return _staged_again(call)
+        call.phase = Phase.MERGING
+        call.outcome = msgspec.structs.replace(call.so_far, diff=call.diff)
+        return [
+            c.Record(call.key, c.entry_of(call.execute, "merging", outcomes.encode(call.outcome))),
+            c.MergeStage(call.key, call.execute.task),
+        ]
+
+    def discard(self, message: m.Discard, now: float) -> list[Effect]:
+        """What the call did is refused."""
+        call = self._calls.get(message.key)
+        if call is None or call.phase is not Phase.STAGED:
+            return []
+        ended = outcomes.refused(call.so_far, message.reason, call.diff)
+        return [*self._end(call, ended, now), c.DiscardStage(call.key)]
+
+    def abort(self, message: m.Abort, entry: Entry | None, now: float) -> list[Effect]:
+        """A call is to end now."""
+        call = self._calls.get(message.key)
+        if call is not None:
+            return self._cut_off(call, message.status, now)
+        if entry is not None and entry.state == "ended":
+            return [c.Post(outcomes.decode(entry.outcome))]
+        # Begun by an earlier life or never heard of. Its Execute, should it still come, gets this answer.
+        ended = outcomes.not_run(message.key, message.status)
+        blank = entry or Entry("started", TaskId(""), "", "read", "")
+        return [
+            c.Record(
+                message.key, msgspec.structs.replace(blank, state="ended", outcome=outcomes.encode(ended))
+            ),
+            c.Post(ended),
+        ]
+
+    def forget(self, message: m.Forget) -> list[Effect]:
+        """The outcome is in the journal."""
+        return [] if message.key in self._calls else [c.Erase(message.key)]
+
+    def end_task(self, message: m.EndTask, now: float) -> list[Effect]:
+        """Nothing of this task goes on."""
+        effects: list[Effect] = []
+        for call in [call for call in self._calls.values() if call.execute.task == message.task]:
+            effects += self._cut_off(call, "cancelled", now)
+        return [*effects, c.SweepTask(message.task)]
+
+    def expire(self, now: float) -> list[Effect]:
+        """End what is over its deadline."""
+        effects: list[Effect] = []
+        for call in [call for call in self._calls.values() if call.deadline_at <= now]:
+            effects += self._cut_off(call, "timeout", now)
+        return effects
+
+    def _cut_off(self, call: Call, status: CallStatus, now: float) -> list[Effect]:
+        match call.phase:
+            case Phase.QUEUED:
+                return self._end(call, outcomes.not_run(call.key, status), now)
+            case Phase.LAUNCHING | Phase.RUNNING:
+                first = call.ending is None
+                call.ending, call.deadline_at = call.ending or status, _NEVER
+                return [c.Kill(call.key)] if first else []
+            case Phase.CLOSING | Phase.DIFFING:
+                call.ending = call.ending or status
+                return []
+            case Phase.STAGED:
+                ended = outcomes.cut_off(call.so_far, status, staged=True)
+                return [*self._end(call, ended, now), c.DiscardStage(call.key)]
+            case Phase.MERGING:
+                return []
+        assert_never(call.phase)
+
+    # -- what the shell saw ---------------------------------------------------------------------------
+    def happened(self, event: c.Event, now: float) -> list[Effect]:
+        """Something that the shell was told to do has come to its end."""
+        if isinstance(event, c.Asked):
+            return self.asked(event, now)
+        call = self._calls.get(event.key)
+        if call is None:
+            return []
+        match event:
+            case c.Launched():
+                call.phase, call.protection = Phase.RUNNING, event.protection
+                return []
+            case c.NotLaunched():
+                ended = outcomes.not_launched(call.key, event.text, call.ending)
+                return [*self._end(call, ended, now), *([c.DiscardStage(call.key)] if call.staged else [])]
+            case c.Exited():
+                return self._exited(call, event, now)
+            case c.Closed():
+                return self._closed(call, event.output, now)
+            case c.DiffRead():
+                return self._diff_read(call, event, now)
+            case c.MergeEnded():
+                return self._merge_ended(call, event, now)
+        assert_never(event)
+
+    def _exited(self, call: Call, event: c.Exited, now: float) -> list[Effect]:
+        call.phase, call.deadline_at = Phase.CLOSING, _NEVER
+        duration_s = now - (call.launched_at if call.launched_at is not None else now)
+        call.outcome = outcomes.of_exit(call, event, duration_s)
+        return []
+
+    def _closed(self, call: Call, output: c.Output, now: float) -> list[Effect]:
+        outcome = outcomes.with_output(call.so_far, output)
+        if call.ending:
+            outcome = outcomes.cut_off(outcome, call.ending, staged=call.staged)
+        elif outcome.status in {"killed", "waiting_for_input"}:
+            outcome = outcomes.died(outcome, staged=call.staged)
+        elif call.staged:
+            call.outcome, call.phase = outcome, Phase.DIFFING
+            return [c.TakeDiff(call.key), *self._advance(now)]
+        return [*self._end(call, outcome, now), *([c.DiscardStage(call.key)] if call.staged else [])]
+
+    def _diff_read(self, call: Call, event: c.DiffRead, now: float) -> list[Effect]:
+        call.diff = event.diff
+        if call.ending:
+            ended = outcomes.cut_off(call.so_far, call.ending, staged=True)
+        elif event.refused_reason:
+            ended = outcomes.unkeepable(call.so_far, event.refused_reason, event.diff)
+        elif event.diff.total == 0:
+            ended = msgspec.structs.replace(call.so_far, diff=event.diff)
+        else:
+            call.phase = Phase.STAGED
+            return [c.Record(call.key, c.entry_of(call.execute, "staged")), *_staged_again(call)]
+        return [*self._end(call, ended, now), c.DiscardStage(call.key)]
+
+    def _merge_ended(self, call: Call, event: c.MergeEnded, now: float) -> list[Effect]:
+        ended = call.so_far
+        if not event.trouble:
+            if ended.diff is None and event.diff is not None:
+                ended = msgspec.structs.replace(ended, diff=event.diff)
+            return self._end(call, ended, now)
+        ended = outcomes.not_merged(ended, event.trouble, partly=event.partly)
+        return [*self._end(call, ended, now), *([] if event.partly else [c.DiscardStage(call.key)])]
+
+    # -- order ----------------------------------------------------------------------------------------
+    def _end(self, call: Call, ended: m.Ended, now: float) -> list[Effect]:
+        self._calls.pop(call.key, None)
+        effects: list[Effect] = [c.Post(ended)]
+        if call.writes:  # a read leaves nothing behind: it may run again
+            effects.insert(0, c.Record(call.key, c.entry_of(call.execute, "ended", outcomes.encode(ended))))
+        return [*effects, *self._advance(now)]
+
+    def _advance(self, now: float) -> list[Effect]:
+        """Launch what may run: oldest first, one writer in a workspace, so many sandboxes."""
+        if self._stopping:
+            return []
+        effects: list[Effect] = []
+        running = sum(call.occupies for call in self._calls.values())
+        begun = [call for call in self._calls.values() if call.phase is not Phase.QUEUED]
+        held = {call.execute.workspace for call in begun if call.writes}
+        for call in self._calls.values():
+            if running >= self._most_running:
+                break
+            if call.phase is not Phase.QUEUED or (call.writes and call.execute.workspace in held):
+                continue
+            running += 1
+            effects += self._launch(call, now)
+            if call.writes:
+                held.add(call.execute.workspace)
+        return effects
+
+    def _launch(self, call: Call, now: float) -> list[Effect]:
+        call.phase, call.launched_at = Phase.LAUNCHING, now
+        call.deadline_at = min(call.deadline_at, now + call.limit_s)
+        launch = c.Launch(call.execute)
+        return [c.Record(call.key, c.entry_of(call.execute, "started")), launch] if call.writes else [launch]
+
+
+def _staged_again(call: Call) -> list[Effect]:
+    """Say what a staged call did, once more if need be: a new gate may not have heard it."""
+    if call.phase is not Phase.STAGED or call.diff is None:
+        return []
+    return [c.Post(m.StagedDiff(call.key, call.diff))]

@@ -1,0 +1,109 @@
+"""What a staged call did, whole and in short.
+
+Owns: the diff of a stage, its digest, and its bounded summary.
+Must not know: policies, merging, how the overlay was mounted.
+Invariants: the same acts give the same digest; a refused diff has a reason and no plan; only for a stage
+whose
+processes are all dead.
+Source: DESIGN §4 "Staged effects".
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections import Counter
+
+import msgspec
+
+from ...proto.errors import RefusedError
+from ...proto.records import ChangeLine, DiffSummary
+from .beneath import Beneath, shown
+from .changes import Change, Limits
+from .manifest import Plan
+from .stage import Stage
+from .upper import UpperReader
+
+__all__ = ["Change", "Diff", "Limits", "read_diff"]
+
+_SUMMARY_BYTES = 64 << 10
+_UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOENT})
+
+
+class Diff(msgspec.Struct, frozen=True):
+    """Everything that a staged call did to its workspace; nothing of it counts yet."""
+
+    key: str
+    changes: tuple[Change, ...] = ()
+    counts: dict[str, int] = {}
+    bytes_written: int = 0
+    deleted: int = 0
+    refused_reason: str = ""
+    conflicts: tuple[str, ...] = ()
+    """Paths of the workspace that something else changed while the call ran."""
+    plan: Plan = Plan()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that was done, whatever the inodes."""
+        whole = (self.changes, self.bytes_written, self.deleted, self.refused_reason, self.conflicts)
+        return hashlib.sha256(msgspec.msgpack.encode(whole)).hexdigest()
+
+    def summary(self, limit: int) -> DiffSummary:
+        """At most ``limit`` changes (and 64 KiB of paths) for the wire, with totals and the digest of the
+        whole.
+        """
+        lines: list[ChangeLine] = []
+        left_bytes = _SUMMARY_BYTES
+        for change in self.changes[:limit]:
+            left_bytes -= len(change.path.encode())
+            if left_bytes < 0:
+                break
+            lines.append(ChangeLine(change.kind, change.type, change.path, change.size, change.mode))
+        return DiffSummary(
+            changes=tuple(lines),
+            total=len(self.changes),
+            bytes_written=self.bytes_written,
+            deleted=self.deleted,
+            executables=sum(change.executable for change in self.changes),
+            digest=self.digest,
+        )
+
+
+def read_diff(workspace_fd: int, stage: Stage, limits: Limits | None = None) -> Diff:
+    """Read what the call did. Costs a few looks at each entry of the upper layer, and hashes what is new."""
+    workspace = Beneath(workspace_fd)
+    try:
+        with stage.folder("upper") as upper:
+            reader = UpperReader(workspace, upper, stage.made_ns, limits or Limits())
+            return _result(stage, reader, _refusal(stage, reader))
+    finally:
+        workspace.forget()
+
+
+def _refusal(stage: Stage, reader: UpperReader) -> str:
+    """Read; give the reason why the stage can't be merged, or nothing."""
+    try:
+        reader.read(stage.root_mode)
+    except RefusedError as error:
+        return error.message
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
+        return f"{shown(reader.at_path)}: can't be read ({error.strerror})"
+    return ""
+
+
+def _result(stage: Stage, reader: UpperReader, reason: str) -> Diff:
+    changes = tuple(reader.changes)
+    written = (c.size for c in changes if c.type == "file" and c.kind not in {"deleted", "mode", "special"})
+    return Diff(
+        key=stage.key,
+        changes=changes,
+        counts=dict(Counter(change.kind for change in changes)),
+        bytes_written=sum(written),
+        deleted=sum(change.kind == "deleted" for change in changes),
+        refused_reason=reason,
+        conflicts=tuple(shown(path) for path in reader.conflicts),
+        plan=Plan() if reason else reader.plan(),
+    )

@@ -1,0 +1,190 @@
+"""The executor's own memory of what it began and how it ended.
+
+Owns: home/ledger/<index>/, opened by this process alone, never carried across a fork.
+Must not know: what follows from an entry (core.py decides).
+Invariants: not synced, so it survives the death of the process but not that of the machine. What another
+            boot wrote is believed only if it was closed in order; otherwise it is thrown away and the
+            ledger is *blind*: a key that it doesn't know may have been begun.
+Source: DESIGN §6 "Executor"; lmdb.h (MDB_NOSYNC: a system crash can corrupt); proc(5), random/boot_id.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import msgspec
+
+from ...proto.errors import HomeError, HomeLockedError
+from ...proto.ids import Key, TaskId
+from .entries import Entry
+
+MAP_BYTES: Final = 1 << 30
+_LIB_VERSION: Final = 0  # the file format of LMDB 0.9; 1.0's can't read it, nor the other way round
+
+
+class _Boot(msgspec.Struct, frozen=True):
+    """Under which boot the ledger was last opened, and whether it was closed in order since."""
+
+    boot_id: str
+    clean: bool
+    blind: bool
+
+
+class Ledger:
+    """The open ledger."""
+
+    def __init__(self, folder: Path, boot_id: str | None = None) -> None:
+        """Open it, making it if need be.
+
+        Raises:
+            HomeLockedError: another process has it open.
+            HomeError: it can't be opened.
+
+        """
+        boot_id = boot_id or current_boot()
+        self._folder = folder
+        self._pid = os.getpid()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_fd = _own(folder)
+            self._boot = self._enter(boot_id)
+            self._env = self._open()
+        except (OSError, lmdb.Error) as error:
+            raise HomeError(f"{folder}: the executor's ledger can't be opened: {error}") from error
+        self._calls = self._env.open_db(b"calls")
+        self._stages = self._env.open_db(b"stages")
+
+    @property
+    def blind(self) -> bool:
+        """Whether keys that it doesn't know may have been begun before the machine last stopped."""
+        return self._boot.blind
+
+    # -- opening and closing --------------------------------------------------------------------------
+    def _enter(self, boot_id: str) -> _Boot:
+        """Settle what the former boot left, and mark the ledger as in use, on disk, before it is."""
+        data = self._folder / "data.mdb"
+        former = self._former()
+        if former is None:
+            blind = data.exists()
+        elif former.boot_id == boot_id:
+            blind = former.blind
+        else:
+            blind = not former.clean
+        if data.exists() and (former is None or (former.boot_id != boot_id and not former.clean)):
+            data.unlink()
+        return self._mark(_Boot(boot_id, clean=False, blind=blind))
+
+    def _former(self) -> _Boot | None:
+        try:
+            return msgspec.json.decode((self._folder / "boot").read_bytes(), type=_Boot)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+
+    def _mark(self, boot: _Boot) -> _Boot:
+        fresh = self._folder / "boot.new"
+        with fresh.open("wb") as file:
+            file.write(msgspec.json.encode(boot))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(self._folder / "boot")
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        return boot
+
+    def _open(self) -> lmdb.Environment:
+        # lock=False: one process, one thread; its lock file could only be left held by a SIGKILL.
+        return lmdb.open(
+            os.fspath(self._folder), map_size=MAP_BYTES, max_dbs=2, mode=0o600, sync=False, lock=False,
+            readahead=False, lib_version=_LIB_VERSION,
+        )  # fmt: skip
+
+    def close(self, *, settled: bool) -> None:
+        """Close it in order. ``settled``: a gate has named its open keys, so another boot may believe it."""
+        self._env.sync(True)
+        self._env.close()
+        if settled:
+            self._boot = self._mark(msgspec.structs.replace(self._boot, clean=True))
+        os.close(self._lock_fd)
+
+    # -- calls ----------------------------------------------------------------------------------------
+    def get(self, key: Key) -> Entry | None:
+        """What is known of this key."""
+        with self._begin(self._calls) as txn:
+            data = txn.get(key.encode())
+        return msgspec.msgpack.decode(data, type=Entry) if data is not None else None
+
+    def put(self, key: Key, entry: Entry) -> None:
+        """Write it down; survives a SIGKILL from here on."""
+        with self._begin(self._calls, write=True) as txn:
+            txn.put(key.encode(), msgspec.msgpack.encode(entry))
+
+    def erase(self, key: Key) -> None:
+        """Forget the key."""
+        with self._begin(self._calls, write=True) as txn:
+            txn.delete(key.encode())
+
+    def entries(self) -> Iterator[tuple[Key, Entry]]:
+        """Everything that is known."""
+        with self._begin(self._calls) as txn:
+            found = [(Key(bytes(key).decode()), bytes(data)) for key, data in txn.cursor()]
+        for key, data in found:
+            yield key, msgspec.msgpack.decode(data, type=Entry)
+
+    # -- stages ---------------------------------------------------------------------------------------
+    def keep_stage(self, task: TaskId, key: Key) -> None:
+        """Remember that a task has this stage, until the task ends."""
+        with self._begin(self._stages, write=True) as txn:
+            txn.put(f"{task}/{key}".encode(), b"")
+
+    def stages_of(self, task: TaskId) -> list[Key]:
+        """The stages that a task still has."""
+        prefix = f"{task}/".encode()
+        with self._begin(self._stages) as txn:
+            cursor = txn.cursor()
+            found = []
+            if cursor.set_range(prefix):
+                for name in cursor.iternext(values=False):
+                    if not bytes(name).startswith(prefix):
+                        break
+                    found.append(Key(bytes(name)[len(prefix) :].decode()))
+        return found
+
+    def all_stages(self) -> set[Key]:
+        """The stages that any task still has."""
+        with self._begin(self._stages) as txn:
+            return {
+                Key(bytes(name).decode().rpartition("/")[2]) for name in txn.cursor().iternext(values=False)
+            }
+
+    def drop_stage(self, task: TaskId, key: Key) -> None:
+        """Forget this stage."""
+        with self._begin(self._stages, write=True) as txn:
+            txn.delete(f"{task}/{key}".encode())
+
+    def _begin(self, db: Any, *, write: bool = False) -> Any:
+        if os.getpid() != self._pid:
+            raise RuntimeError("the ledger was carried across a fork")
+        return self._env.begin(db=db, write=write)
+
+
+def current_boot() -> str:
+    """The id of this boot of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
+
+
+def _own(folder: Path) -> int:
+    fd = os.open(folder / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise HomeLockedError(f"{folder}: another executor has this ledger open") from None
+    return fd

@@ -1,0 +1,135 @@
+"""How a call ended, in the words that the model and a person read.
+
+Owns: every Ended that the executor says, and its bytes in the ledger.
+Must not know: when a call ends (core.py).
+Invariant: whatever was thrown away or is unknown is said in the text, in brackets, after the output.
+Source: DESIGN §4 (classes), §13 (statuses).
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+import msgspec
+
+from ...proto import messages as m
+from ...proto.ids import CallStatus, Key
+from ...proto.records import DiffSummary
+from .calls import Call, Exited, Output
+
+_replace = msgspec.structs.replace
+_decoder: msgspec.msgpack.Decoder[m.Ended] = msgspec.msgpack.Decoder(m.Ended)
+
+encode = msgspec.msgpack.Encoder().encode
+decode = _decoder.decode
+
+_CUT_OFF: Final[dict[CallStatus, str]] = {
+    "timeout": "killed: its time was up",
+    "cancelled": "killed: it was cancelled",
+}
+_THROWN_AWAY: Final = "its changes to files were thrown away"
+
+
+def _saying(outcome: m.Ended, line: str, **changes: object) -> m.Ended:
+    """With one more line in brackets."""
+    text = outcome.text
+    if text and not text.endswith("\n"):
+        text += "\n"
+    return _replace(outcome, text=f"{text}[{line}]", **changes)
+
+
+def of_exit(call: Call, event: Exited, duration_s: float) -> m.Ended:
+    """The end of a command, as yet without its output."""
+    status: CallStatus = "ok" if event.exit_code == 0 else "error"
+    if event.waiting:
+        status = "waiting_for_input"
+    elif event.signal is not None:
+        status = "killed"
+    return m.Ended(
+        call.key, status, "", exit_code=event.exit_code, signal=event.signal, duration_s=round(duration_s, 6),
+        protection=call.protection,
+    )  # fmt: skip
+
+
+def with_output(outcome: m.Ended, output: Output) -> m.Ended:
+    """With what it printed."""
+    return _replace(
+        outcome,
+        text=output.text,
+        artifact=output.artifact,
+        output_bytes=output.output_bytes,
+        note=output.note,
+    )
+
+
+def cut_off(outcome: m.Ended, status: CallStatus, *, staged: bool) -> m.Ended:
+    """It was told to end."""
+    why = _CUT_OFF.get(status, "killed")
+    if outcome.duration_s:
+        why = f"{why} after {outcome.duration_s:.1f} s"
+    return _saying(outcome, f"{why}; {_THROWN_AWAY}" if staged else why, status=status, diff=None)
+
+
+def died(outcome: m.Ended, *, staged: bool) -> m.Ended:
+    """A signal ended it, or it waited for what never comes."""
+    if outcome.status == "waiting_for_input":
+        why = "ended: it waits for input from its terminal, and there is none"
+    else:
+        why = f"killed by {_signal_name(outcome.signal)}"
+    return _saying(outcome, f"{why}; {_THROWN_AWAY}" if staged else why)
+
+
+def _signal_name(number: int | None) -> str:
+    try:
+        return signal.Signals(number or 0).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def refused(outcome: m.Ended, reason: str, diff: DiffSummary | None) -> m.Ended:
+    """The gate refused what it did."""
+    line = f"what it did was refused and {_THROWN_AWAY.removeprefix('its changes to files were ')}: {reason}"
+    return _saying(outcome, line, status="refused", diff=diff)
+
+
+def unkeepable(outcome: m.Ended, reason: str, diff: DiffSummary) -> m.Ended:
+    """What it did can't be merged, whatever the gate would say."""
+    return _saying(outcome, f"{_THROWN_AWAY}, they can't be kept: {reason}", status="error", diff=diff)
+
+
+def not_merged(outcome: m.Ended, trouble: str, *, partly: bool) -> m.Ended:
+    """The merge was not done, or stopped where no one knows."""
+    if partly:
+        return _saying(outcome, f"merging its changes stopped midway: {trouble}", status="in_doubt")
+    return _saying(outcome, f"{trouble}; nothing was merged", status="error", diff=None)
+
+
+def in_doubt(key: Key) -> m.Ended:
+    """It may have been done, and must not be done twice."""
+    return m.Ended(
+        key, "in_doubt",
+        "outcome unknown: this call was under way when its executor or the machine stopped, and it may have "
+        "taken effect. It was not run again.",
+    )  # fmt: skip
+
+
+def lost_text(key: Key) -> m.Ended:
+    """It was done and counts, but what it printed is gone."""
+    return m.Ended(key, "ok", "[done; what it printed was lost when the machine stopped]")
+
+
+def not_run(key: Key, status: CallStatus) -> m.Ended:
+    """It ended before it began."""
+    why = "its time was up before it could begin" if status == "timeout" else "ended before it began"
+    return m.Ended(key, status, f"[{why}; nothing was done]")
+
+
+def not_launched(key: Key, text: str, ending: CallStatus | None) -> m.Ended:
+    """No sandbox could be made for it."""
+    return m.Ended(key, ending or "error", f"{text}\n[nothing was run]")
+
+
+def crowded(key: Key, waiting: int) -> m.Ended:
+    """Too many wait already."""
+    return m.Ended(key, "refused", f"[refused: {waiting} calls wait already; ask again later]")

@@ -1,0 +1,74 @@
+"""A task and its recorded past, as messages for a brain.
+
+Owns: how much past goes into one message. Must not know: providers.
+Invariant: built from committed records alone, so that a brain after a crash sees what the one before it saw.
+Source: DESIGN §6 "Brain".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...proto import messages as m
+from ...proto import records as r
+from ...proto.config import Agent
+from .core import GateCore
+from .journal.store import Store
+from .pipeline.schema import model_schema
+from .projection import steps, turn
+from .state import Task
+
+TURNS_BYTES = 512 << 10
+
+
+def assignment(store: Store, core: GateCore, task: Task) -> Iterator[m.Assign | m.History]:
+    """Give Assign, then History messages until ``last``."""
+    agent = core.agent_of(task)
+    records = (r.decode_record(record.payload) for record in store.task_records(task.no))
+    accepted = next(records)
+    if not isinstance(accepted, r.Accepted):
+        raise TypeError(f"task {task.id} does not begin with its acceptance")
+    scripted = agent.provider == "script"
+    yield m.Assign(
+        task.id,
+        task.branch,
+        agent_spec(core, agent),
+        accepted.objective,
+        accepted.plan,
+        task.step,
+        0 if scripted else task.step,
+        task.last_failed,
+    )
+    if not scripted:
+        yield from _history(task, records)
+    yield m.History(task.id, (), True)
+
+
+def _history(task: Task, records: Iterator[r.Record]) -> Iterator[m.History]:
+    batch: list[m.Turn] = []
+    size = 0
+    for step in steps(records):
+        if step.proposed.step >= task.step:
+            break
+        one = turn(step)
+        batch.append(one)
+        size += len(one.raw) + len(one.event) + sum(len(o.text) for o in one.observations) + 200
+        if size >= TURNS_BYTES:
+            yield m.History(task.id, tuple(batch), False)
+            batch, size = [], 0
+    if batch:
+        yield m.History(task.id, tuple(batch), False)
+
+
+def agent_spec(core: GateCore, agent: Agent) -> m.AgentSpec:
+    """What a brain is told of an agent; a script needs no tools' schemas."""
+    names = agent.tools or tuple(core.pipeline.tools)
+    tools = (
+        ()
+        if agent.provider == "script"
+        else tuple(
+            m.ToolSpec(name, core.pipeline.tools[name].description, model_schema(core.pipeline.tools[name]))
+            for name in names
+        )
+    )
+    return m.AgentSpec(agent.name, agent.prompt, agent.provider, tools)

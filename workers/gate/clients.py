@@ -1,0 +1,96 @@
+"""The client port: ipc and, with CURVE keys, TCP.
+
+Owns: framing of DEALER and REQ, who a client is, which keys ZAP lets in.
+Must not know: how requests are carried out.
+Invariant: every frame is answered; a client that does not read its answers loses them, never the gate.
+Source: ZeroMQ RFC 27 (ZAP), RFC 28 (REQ/REP envelope); DESIGN §3, §13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import zmq
+import zmq.utils.z85
+
+from ...proto import wire
+from ...proto.codec import encode
+from ...proto.transport import DRAIN_FRAMES, drain, router
+from .keys import server_secret
+
+_LIMIT_BYTES = 128 << 20
+"""What is received at all, so that a request far over its limit still gets a typed refusal; ZeroMQ closes the
+connection of anything larger."""
+
+
+class ClientPort:
+    """All client sockets."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        local_fd: int,
+        tcp_fd: int | None,
+        keys: Path,
+        authorized: tuple[str, ...],
+    ) -> None:
+        self._sockets = [(router(context, local_fd, _LIMIT_BYTES), False)]
+        self.zap: zmq.Socket[bytes] | None = None
+        if tcp_fd is not None:
+            self.zap = context.socket(zmq.REP)
+            self.zap.bind("inproc://zeromq.zap.01")
+            self._authorized = {zmq.utils.z85.decode(key.encode()): key for key in authorized}
+            self._sockets.append((router(context, tcp_fd, _LIMIT_BYTES, server_secret(keys)), True))
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """For the poller."""
+        return [sock for sock, _ in self._sockets] + ([self.zap] if self.zap is not None else [])
+
+    def receive(self) -> Iterator[tuple[Sender, bytes]]:
+        """Drain the sockets: who said what."""
+        self._answer_zap()
+        for sock, remote in self._sockets:
+            for _ in range(DRAIN_FRAMES):
+                try:
+                    frames = sock.recv_multipart(zmq.NOBLOCK, copy=False)
+                except zmq.Again:
+                    break
+                identity = frames[0].bytes
+                is_req = len(frames) > 2 and len(frames[1].buffer) == 0
+                principal = f"curve:{frames[-1].get('User-Id')}" if remote else "local"
+                yield Sender(sock, identity, is_req, principal), frames[-1].bytes
+
+    def _answer_zap(self) -> None:
+        """Let in the clients whose public key is authorized (mechanism CURVE only)."""
+        if self.zap is None:
+            return
+        for parts in drain(self.zap):
+            version, request, _domain, _address, _identity, mechanism, *credentials = parts
+            key = self._authorized.get(credentials[0]) if mechanism == b"CURVE" and credentials else None
+            code, text, user = (
+                (b"200", b"OK", key.encode()) if key else (b"400", b"this key is not authorized", b"")
+            )
+            self.zap.send_multipart([version, request, code, text, user, b""])
+
+
+class Sender:
+    """Where an answer goes."""
+
+    __slots__ = ("_identity", "_socket", "is_req", "principal")
+
+    def __init__(self, sock: zmq.Socket[bytes], identity: bytes, is_req: bool, principal: str) -> None:
+        self._socket, self._identity, self.is_req, self.principal = sock, identity, is_req, principal
+
+    def answer(self, reply: wire.Reply) -> bool:
+        """Send; false if the client is gone or does not read."""
+        body = encode(reply)
+        frames = [self._identity, b"", body] if self.is_req else [self._identity, body]
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True

@@ -1,0 +1,118 @@
+"""Ends that don't come from the brain: cancels, deadlines, effects in doubt.
+
+Owns: when time or a person ends a call or a task. Must not know: sockets, LMDB, clocks, randomness.
+Invariant: whatever waits has a deadline, and a task that is being ended waits for its open calls alone.
+    # INVARIANT: test_every_task_ends_when_nobody_answers
+Source: DESIGN §4 "The gate keeps the time", §1 "Ends".
+"""
+
+from __future__ import annotations
+
+from ...proto import messages as m
+from ...proto import records as r
+from ...proto.ids import TaskStatus
+from .calls import Calls
+from .pipeline import budget
+from .projection import doubt_text
+from .state import OpenCall, Task
+
+ABORT_GRACE_NS = 2_000_000_000
+ABORTS = 3
+"""After so many unanswered aborts a silent worker is killed."""
+_WAITING = {
+    "in_doubt": "in doubt past its deadline",
+    "waiting_human": "nobody took it up before its deadline",
+}
+
+
+class Endings(Calls):
+    """The open tasks, and what ends them from outside."""
+
+    def stop_task(
+        self, task: Task, status: TaskStatus, reason: str, now_ns: int, by: str = "the end of the task"
+    ) -> None:
+        """End a task from outside: at once if nothing is open, else when its open calls have ended."""
+        for call in task.calls:
+            if call.phase == "doubt":
+                self._settle(task, call, "fail", by, now_ns)
+        open_calls = [call for call in task.calls if call.is_open]
+        if not open_calls:
+            self.set_status(task, status, reason, now_ns)
+            return
+        task.cancelling, task.ending = reason, status
+        self.round.heads[task.no] = task
+        for call in open_calls:
+            if call.runs_in != "gate" and call.phase == "admitted":
+                self.round.after.append((*self.carrier(task, call), m.Abort(call.key, "cancelled")))
+
+    # -- doubt -----------------------------------------------------------------------------------------
+    def resolve_doubt(self, task: Task, key: str, answer: str, by: str, now_ns: int) -> bool:
+        """A person says what became of a call in doubt; false if it isn't in doubt."""
+        call = next((call for call in task.calls if call.key == key and call.phase == "doubt"), None)
+        if call is None:
+            return False
+        self._settle(task, call, answer, by, now_ns)
+        if answer == "fail":
+            self.stop_task(task, "failed", f"given up by {by} over an effect in doubt", now_ns, by)
+            return True
+        if not any(other.phase == "doubt" for other in task.calls):
+            self.set_status(task, "running", f"{by} says: {answer}", now_ns)
+        if not task.acting:
+            self._complete_step(task, now_ns)
+        return True
+
+    def _settle(self, task: Task, call: OpenCall, answer: str, by: str, now_ns: int) -> None:
+        self.record(task, r.DoubtResolved(now_ns, task.step, call.index, call.key, answer, by))
+        call.phase = "ended"
+        self.by_key.pop(call.key, None)
+        happened = answer == "happened"
+        ended = m.Ended(call.key, "ok" if happened else "error", doubt_text(answer))
+        self._ended(task, call, ended, world_changed=happened)
+
+    # -- time ------------------------------------------------------------------------------------------
+    def next_deadline_ns(self) -> int | None:
+        """When on_time() has something to do."""
+        dues = [due for task in self.tasks.values() if (due := self._due(task)) is not None]
+        return min(dues) if dues else None
+
+    def _due(self, task: Task) -> int | None:
+        dues = [call.deadline_ns + ABORT_GRACE_NS for call in task.calls if _has_deadline(call)]
+        if task.cancelling is None:
+            waits = task.status in _WAITING
+            dues.append(task.waiting_until_ns if waits else budget.wall_deadline_ns(task))
+        return min(dues, default=None)
+
+    def on_time(self, now_ns: int) -> None:
+        """Enforce every deadline that has passed."""
+        for task in list(self.tasks.values()):
+            due = self._due(task)
+            if due is None or now_ns < due:
+                continue
+            if task.cancelling is None:
+                self._stop_overdue(task, now_ns)
+            for call in task.calls:
+                if _has_deadline(call) and now_ns >= call.deadline_ns + ABORT_GRACE_NS:
+                    self._late(task, call, now_ns)
+
+    def _stop_overdue(self, task: Task, now_ns: int) -> None:
+        if task.status in _WAITING:
+            if now_ns >= task.waiting_until_ns:
+                self.stop_task(task, "failed", _WAITING[task.status], now_ns, "deadline")
+        elif now_ns >= budget.wall_deadline_ns(task):
+            reason = f"budget: max_wall_s = {task.limits.max_wall_s:g} is used up"
+            self.stop_task(task, "failed", reason, now_ns)
+
+    def _late(self, task: Task, call: OpenCall, now_ns: int) -> None:
+        """A worker let a deadline pass: tell it to abort; later have it killed."""
+        role, index = self.carrier(task, call)
+        call.aborts += 1
+        if call.aborts > ABORTS:
+            call.aborts = 0
+            self.round.kills.append(m.KillWorker(role, index, 0, f"silent past the deadline of {call.key}"))
+        self.round.after.append((role, index, m.Abort(call.key, "timeout")))
+        call.deadline_ns = now_ns + ABORT_GRACE_NS
+
+
+def _has_deadline(call: OpenCall) -> bool:
+    """Somebody else than the gate owes its outcome."""
+    return call.is_open and call.runs_in != "gate"

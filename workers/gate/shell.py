@@ -1,0 +1,324 @@
+"""The gate's loop: drain, decide, send what may leave, write and sync once, send the rest.
+
+Owns: the sockets, the journal's one writer, the clock. Must not know: what makes a call admissible
+    (pipeline/).
+Invariant: nothing that an effect or a client depends on leaves before the sync of the records that it rests
+    on.
+Source: DESIGN §4 "Group commit"; the linger is PostgreSQL's commit_delay, taken only while a brain is known
+    to be quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+import zmq
+
+from ... import __version__
+from ...proto import messages as m
+from ...proto import records as r
+from ...proto.codec import LINK_LIMIT_BYTES
+from ...proto.config import to_bytes
+from ...proto.errors import HomeostatError
+from ...proto.ids import Epoch
+from ...proto.transport import router
+from ..metrics import Metrics
+from ..phase import Phase, PhaseWord
+from ..runtime import Context, Supervised
+from .assignment import assignment
+from .clients import ClientPort
+from .core import GateCore
+from .counting import Counting
+from .effects import Round
+from .followers import BATCH_BYTES, BATCH_RECORDS, Followers
+from .journal.store import Store
+from .law import pipeline_of
+from .linger import Linger
+from .peers import Peer, Peers
+from .requests import Requests
+from .state import Task, decode_head, encode_task
+
+AUDITED = (
+    r.Accepted,
+    r.Decided,
+    r.Outcome,
+    r.StatusChanged,
+    r.CancelRequested,
+    r.DoubtResolved,
+    r.GateStarted,
+)
+"""Records whose hash is a leaf of the audit tree: admissions, decisions, effects, endings, configuration."""
+OPEN = b"open:"
+"""Keys that name the open tasks, so that a start reads no other heads."""
+COUNTS = b"ended_by_status"
+FOLLOW_EVERY_S = 0.05
+WATCH_EVERY_S = 0.02
+
+
+class Gate:
+    """The gate's process."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.supervised = Supervised(context)
+        self.phase = PhaseWord.attach(context.fds["phase"])
+        self.counting = Counting(Metrics(context.home, context.role, context.index))
+        self.store = Store.open(context.home / "journal", map_size=context.config.journal.map_bytes)
+        pipeline = pipeline_of(context.config)
+        self.core = GateCore(context.config, pipeline, f"{context.home_name}/workspaces")
+        self.core.observed = self.counting.observed
+        self._load(pipeline.policies.version)
+        self.zmq = zmq.Context(io_threads=1)
+        self.peers = Peers(router_of_workers(self.zmq, context), context.epoch)
+        self.clients = ClientPort(
+            self.zmq,
+            context.fds["client"],
+            context.fds.get("client_tcp"),
+            context.home / "keys",
+            context.config.client.authorized_keys,
+        )
+        self.requests = Requests(self.core, self.store, self.peers, str(context.home))
+        self.requests.counted = self.counting.request
+        self.followers = Followers()
+        self.linger = Linger()
+        self._stop_at_s: float | None = None
+        self._followed_s = self._watched_s = 0.0
+        self._fed_position = 0
+        self.poller = zmq.Poller()
+        for sock in (self.peers.socket, *self.clients.sockets):
+            self.poller.register(sock, zmq.POLLIN)
+        self.poller.register(self.supervised.socket.fileno(), zmq.POLLIN)
+
+    def _load(self, policy_version: str) -> None:
+        """Take over the state on disk, and record that this gate began."""
+        core, store = self.core, self.store
+        core.next_task_no = store.next_task_no
+        core.system_seq = store.next_seq(0) or 0
+        if (counts := store.get_meta(COUNTS)) is not None:
+            core.counts = msgspec.msgpack.decode(counts, type=dict[str, int])
+        for key, _ in store.items("keys", OPEN):
+            if not key.startswith(OPEN):
+                break
+            head = decode_head(store.head(int.from_bytes(key[len(OPEN) :], "big")) or b"")
+            if isinstance(head, Task):
+                core.restore(head)
+        config = r.GateStarted(
+            time.time_ns(), self.context.epoch, __version__, policy_version, _digest(self.context)
+        )
+        core.record_system(config)
+
+    # -- the loop --------------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Serve until stopped."""
+        self._commit()
+        self.requests.ready = True
+        self.supervised.say(m.Ready())
+        while True:
+            if self._stop_at_s is not None and (not self.core.owes or time.monotonic() >= self._stop_at_s):
+                break
+            timeout = self._timeout_ms()
+            self.counting.write(idle=timeout != 0)
+            if timeout != 0:
+                self.phase.write(Phase.IDLE)
+            events = self.poller.poll(timeout)
+            self.phase.write(Phase.RUN)
+            self._read(dict(events))
+            self._push()
+            if self.linger.worth_it() and not self.requests.owes and not self.core.round.after:
+                self._read(dict(self.poller.poll(1)))
+                self._push()
+            self._commit()
+        self._commit()
+
+    def _timeout_ms(self) -> int | None:
+        if self.core.owes or not self.core.round.empty():
+            return 0
+        now_s = time.monotonic()
+        dues = [
+            due for due in (self.peers.due(), self.requests.next_due(), self._feed_due()) if due is not None
+        ]
+        if (deadline := self.core.next_deadline_ns()) is not None:
+            dues.append(now_s + (deadline - time.time_ns()) / 1e9)
+        if self._stop_at_s is not None:
+            dues.append(self._stop_at_s)
+        if not dues:
+            return None
+        return max(0, min(60_000, int((min(dues) - now_s) * 1000) + 1))
+
+    def _read(self, ready: dict[Any, int]) -> None:
+        now_s, now_ns = time.monotonic(), time.time_ns()
+        if self.supervised.socket.fileno() in ready:
+            self._read_control(now_s)
+        for peer, message in self.peers.receive(now_s):
+            self._handle(peer, message, now_ns)
+        for sender, data in self.clients.receive():
+            self.requests.take(sender, data, now_ns, now_s)
+        self.core.on_time(now_ns)
+
+    def _handle(self, peer: Peer, message: Any, now_ns: int) -> None:
+        core = self.core
+        match message:
+            case m.Propose() if peer.role == "brain":
+                self.linger.answered(message.task)
+                core.on_propose(message, now_ns)
+            case m.Finish() if peer.role == "brain":
+                core.on_finish(message, now_ns)
+            case m.ModelTrouble() if peer.role == "brain":
+                core.on_model_trouble(message, now_ns)
+            case m.Ended() if peer.role in ("executor", "memory"):
+                core.on_ended(message, peer.role, peer.index, now_ns)
+            case m.StagedDiff() if peer.role == "executor":
+                core.on_staged(message, peer.index, now_ns)
+            case m.Follow() if peer.role == "memory":
+                self.followers.follow(message.name, peer.role, peer.index, message.after)
+            case m.Followed() if peer.role == "memory":
+                self.followers.confirm(message.name, message.position)
+            case m.Hello():
+                self.followers.gone(peer.role, peer.index)
+                core.worker_up(peer.role, peer.index, Epoch(peer.epoch), now_ns)
+            case _:
+                print(
+                    f"dropped a {type(message).__name__} of {peer.role}.{peer.index}: not its to say",
+                    file=sys.stderr,
+                )
+
+    def _read_control(self, now_s: float) -> None:
+        for message in self.supervised.hear():
+            if isinstance(message, m.Epochs):
+                self.peers.allow(message)
+            elif isinstance(message, m.Stop):
+                self._stop_at_s = now_s + message.deadline_s
+
+    # -- leaving ---------------------------------------------------------------------------------------
+    def _push(self) -> None:
+        """Send what needn't wait for the disk."""
+        now, self.core.round.now = self.core.round.now, []
+        for role, index, message in now:
+            if isinstance(message, m.Observe):
+                self.linger.asked(message.task)
+            self.peers.post(role, index, message)
+        if now:
+            self.peers.flush(time.monotonic())
+
+    def _commit(self) -> None:
+        """Write and sync the round; then send what waited for it, and carry out the gate's own calls."""
+        done = self.core.take_round()
+        if not done.empty():
+            self.phase.write(Phase.SYNC)
+            self._write(done)
+            self.phase.write(Phase.RUN)
+        now_s = time.monotonic()
+        for item in done.assign:
+            if self.core.tasks.get(item.task.no) is item.task:
+                for message in assignment(self.store, self.core, item.task):
+                    self.peers.post("brain", item.brain, message)
+        for role, index, message in done.after:
+            self.peers.post(role, index, message)
+        self.peers.acknowledge(now_s)
+        for kill in done.kills:
+            self._kill(kill)
+        for peer in self.peers.take_stuck():
+            self.supervised.say(m.KillWorker(peer.role, peer.index, peer.epoch, "its mailbox is full"))
+        self.requests.flush()
+        if self.core.owes:
+            self.core.committed(time.time_ns())
+            self._push()
+        self.peers.flush(now_s)
+        self._feed(now_s)
+
+    def _write(self, done: Round) -> None:
+        began = time.perf_counter()
+        with self.store.begin() as batch:
+            for number, task_id in done.new_tasks:
+                if batch.new_task(task_id) != number:
+                    raise AssertionError("the journal counts tasks otherwise than the core")
+                batch.put_key(OPEN + number.to_bytes(8, "big"), b"")
+            for item in done.records:
+                batch.append(
+                    item.task_no,
+                    item.seq,
+                    r.encode_record(item.record),
+                    audit=isinstance(item.record, AUDITED),
+                )
+            for number, task in done.heads.items():
+                batch.put_head(number, encode_task(task))
+            for number, summary in done.ended.items():
+                batch.put_head(number, summary)
+                batch.delete_key(OPEN + number.to_bytes(8, "big"))
+            if done.ended:
+                batch.put_meta(COUNTS, msgspec.msgpack.encode(self.core.counts))
+            for key, number in done.submissions:
+                batch.put_key(key, number.to_bytes(8, "big"))
+            batch.commit()
+        self.counting.committed(time.perf_counter() - began, len(done.records))
+
+    def _kill(self, kill: m.KillWorker) -> None:
+        epoch = self.peers.epoch_of(kill.role, kill.index)
+        if epoch is not None:
+            self.supervised.say(m.KillWorker(kill.role, kill.index, epoch, kill.reason))
+
+    # -- those who read the journal --------------------------------------------------------------------
+    def _feed_due(self) -> float | None:
+        last = self.store.last_position
+        dues = []
+        if self.followers.hungry(last):
+            dues.append(self._followed_s + FOLLOW_EVERY_S)
+        if self.requests.watching and self._fed_position < last:
+            dues.append(self._watched_s + WATCH_EVERY_S)
+        return min(dues) if dues else None
+
+    def _feed(self, now_s: float) -> None:
+        last = self.store.last_position
+        wait_over = (due := self.requests.next_due()) is not None and due <= now_s
+        if self.requests.watching and (
+            wait_over or (self._fed_position < last and now_s - self._watched_s >= WATCH_EVERY_S)
+        ):
+            self._watched_s, self._fed_position = now_s, last
+            self.requests.feed_watches(now_s)
+        if now_s - self._followed_s < FOLLOW_EVERY_S:
+            return
+        for follower in self.followers.hungry(last):
+            self._followed_s = now_s
+            found = self.store.scan(follower.sent + 1, BATCH_RECORDS, BATCH_BYTES)
+            records = tuple(
+                m.JournalRecord(one.position, self._task_id(one.task_no), one.seq, one.payload)
+                for one in found
+            )
+            follower.sent = found[-1].position
+            self.peers.post(follower.role, follower.index, m.Records(records))
+        self.peers.flush(now_s)
+
+    def _task_id(self, number: int) -> Any:
+        if number == 0:
+            return ""
+        task = self.core.tasks.get(number)
+        if task is not None:
+            return task.id
+        head = self.store.head(number)
+        return decode_head(head).id if head is not None else ""
+
+
+def router_of_workers(context: zmq.Context[Any], worker: Context) -> zmq.Socket[bytes]:
+    """The socket to which workers connect."""
+    return router(context, worker.fds["gate"], LINK_LIMIT_BYTES)
+
+
+def _digest(context: Context) -> str:
+    return sha256(to_bytes(context.config)).hexdigest()
+
+
+def main(context: Context) -> None:
+    """Run the gate's process until it is stopped."""
+    try:
+        gate = Gate(context)
+        gate.run()
+    except HomeostatError as error:
+        Supervised(context).fatal(error)
+        sys.exit(error.exit_code)
+    gate.store.close()
+    os._exit(0)

@@ -1,0 +1,140 @@
+"""The open tasks of the gate: who they are, who serves them, how one is written and ends.
+
+Owns: the open tasks by number, name and open call, and the effects collected in this round.
+Must not know: sockets, LMDB, clocks, randomness; why a task moves on (calls.py, endings.py, core.py).
+Invariant: an ended task leaves no open call behind.
+    # INVARIANT: test_ended_task_leaves_no_open_key
+Source: DESIGN §4, §6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from ...proto import messages as m
+from ...proto import records as r
+from ...proto.config import Agent, Config
+from ...proto.ids import ENDED, Role, TaskStatus
+from .effects import Append, AssignTask, Round
+from .pipeline.decide import Pipeline
+from .state import OpenCall, Summary, Task, encode_summary
+
+
+def _uncounted(_name: str, _value: Any) -> None:
+    """Nobody counts."""
+
+
+class Tasks:
+    """All open tasks, and the round that is being collected."""
+
+    def __init__(self, config: Config, pipeline: Pipeline, workspaces: str) -> None:
+        self.config = config
+        self.pipeline = pipeline
+        self.tasks: dict[int, Task] = {}
+        self.by_id: dict[str, Task] = {}
+        self.by_key: dict[str, Task] = {}
+        """Open calls: idempotency key to task."""
+        self.counts: dict[str, int] = {}
+        """Ended tasks by status."""
+        self.next_task_no = 1
+        self.system_seq = 0
+        self.round = Round()
+        self.workspaces = workspaces
+        self.brains: dict[int, int] = {}
+        """Living brains: index to epoch."""
+        self._knows: dict[int, int] = {}
+        """Epoch of the brain that was told of a task and of all its steps so far."""
+        self._texts: dict[int, dict[int, m.Observation]] = {}
+        """Observations of the current step, until it is complete."""
+        self._own: list[tuple[int, int]] = []
+        """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
+        self.observed: Callable[[str, Any], None] = _uncounted
+        """Counts for the metrics."""
+
+    # -- recovery --------------------------------------------------------------------------------------
+    def restore(self, task: Task) -> None:
+        """Take over an open task from disk."""
+        self.tasks[task.no] = task
+        self.by_id[task.id] = task
+        for call in task.calls:
+            if call.is_open:
+                self.by_key[call.key] = task
+                if call.runs_in == "gate":
+                    self._own.append((task.no, call.index))
+
+    def take_round(self) -> Round:
+        """Give the effects collected since the last time."""
+        done, self.round = self.round, Round()
+        return done
+
+    # -- writing ---------------------------------------------------------------------------------------
+    def record(self, task: Task, record: r.Record) -> None:
+        """Add a record of a task; its head is written with it."""
+        self.round.records.append(Append(task.no, task.seq, record))
+        task.seq += 1
+        self.round.heads[task.no] = task
+
+    def record_system(self, record: r.Record) -> None:
+        """Add a record of no task."""
+        self.round.records.append(Append(0, self.system_seq, record))
+        self.system_seq += 1
+
+    def set_status(self, task: Task, status: TaskStatus, reason: str, now_ns: int, result: str = "") -> None:
+        """Move a task to another status; ended tasks leave the state."""
+        task.status = status
+        self.record(task, r.StatusChanged(now_ns, status, reason, result))
+        if status in ENDED:
+            self._end(task, reason, result)
+
+    def _end(self, task: Task, reason: str, result: str) -> None:
+        del self.tasks[task.no], self.by_id[task.id]
+        self._texts.pop(task.no, None)
+        for call in task.calls:
+            if self.by_key.pop(call.key, None) and call.is_open:
+                raise AssertionError("a task ended with an open call")
+        self.counts[task.status] = self.counts.get(task.status, 0) + 1
+        self.round.heads.pop(task.no, None)
+        summary = Summary(
+            task.no,
+            task.id,
+            task.agent,
+            task.status,
+            reason[:500],
+            result[:2_000],
+            task.step,
+            task.accepted_ns,
+            task.workspace,
+        )
+        self.round.ended[task.no] = encode_summary(summary)
+        brain = self.brain_of(task)
+        if self._knows.pop(task.no, None) == self.brains.get(brain, -1):
+            self.round.now.append(("brain", brain, m.Drop(task.id)))
+        self.round.after.append(("executor", self.executor_of(task), m.EndTask(task.id)))
+        self.observed("task", task.status)
+
+    # -- who serves a task -----------------------------------------------------------------------------
+    def brain_of(self, task: Task) -> int:
+        """One brain a task."""
+        return task.no % self.config.workers.brains
+
+    def executor_of(self, task: Task) -> int:
+        """One executor a task, so that its workspace has one master."""
+        return task.no % self.config.workers.executors
+
+    def carrier(self, task: Task, call: OpenCall) -> tuple[Role, int]:
+        """The worker that carries a call out."""
+        return cast("Role", call.runs_in), 0 if call.runs_in == "memory" else self.executor_of(task)
+
+    def agent_of(self, task: Task) -> Agent:
+        """The agent's settings; one that the operator removed leaves its tasks with the defaults of its
+        name.
+        """
+        return self.config.agent_named(task.agent) or Agent(name=task.agent)
+
+    def assign(self, task: Task) -> None:
+        """Give a task to its brain, if that lives."""
+        brain = self.brain_of(task)
+        if (epoch := self.brains.get(brain)) is not None:
+            self._knows[task.no] = epoch
+            self.round.assign.append(AssignTask(brain, task))
