@@ -36,8 +36,12 @@ free_uid() {
     done
 }
 
-pids_of() { # every process of a uid, by /proc: procps need not be there
-    find /proc -maxdepth 1 -regex '/proc/[0-9]+' -uid "$1" -printf '%f ' 2>/dev/null || true
+pids_of() { # every living process of a uid, by /proc: procps need not be there; a zombie is its parent's business
+    local pid
+    for pid in $(find /proc -maxdepth 1 -regex '/proc/[0-9]+' -uid "$1" -printf '%f ' 2>/dev/null); do
+        grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" && printf '%s ' "$pid"
+    done
+    true
 }
 
 as_user() {

@@ -18,11 +18,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from .errors import ConfigError
+from .errors import ConfigError, HomeError
 from .records import Limits
 
 SUN_PATH_BYTES = 107
 """Longest path of a unix socket: sizeof(sockaddr_un.sun_path) - 1, unix(7)."""
+_REMEDY = "docs/OPERATIONS.md lists every key with its type and default."
 _MAY_BE_ZERO = frozenset({"temperature", "min_free_bytes", "backoff_base_s"})
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _ASSIGNMENT = re.compile(r"\s*([\w\s.\"'-]+?)\s*=")
@@ -79,12 +80,12 @@ class Policy(_Section, frozen=True):
 class Sandbox(_Section, frozen=True):
     """Confinement of commands. ``read_only`` paths are visible in it at the same place.
 
-    ``may_be_missing`` names layers that an operator allows to be missing (``landlock``, ``cgroup``).
+    ``may_be_missing`` names layers that an operator allows to be missing (``landlock``).
     """
 
     read_only: tuple[str, ...] = ()
     path: str = "/usr/local/bin:/usr/bin:/bin"
-    may_be_missing: tuple[Literal["landlock", "cgroup"], ...] = ("cgroup",)
+    may_be_missing: tuple[Literal["landlock"], ...] = ()
     max_processes: int = 512
     max_open_files: int = 1_024
     max_file_bytes: int = 1 << 30
@@ -180,7 +181,9 @@ def parse(text: str, name: str = "configuration") -> Config:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: not TOML: {error}") from error
+        raise ConfigError(f"{name}: not TOML: {error}", remedy=_REMEDY) from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: nested too deeply", remedy=_REMEDY) from error
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -189,11 +192,17 @@ def parse(text: str, name: str = "configuration") -> Config:
 
 
 def default_home() -> Path:
-    """``$HOMEOSTAT_HOME``, else the XDG state folder."""
+    """``$HOMEOSTAT_HOME``, else the XDG state folder. Raises HomeError for a user who has none."""
     if home := os.environ.get("HOMEOSTAT_HOME"):
         return Path(home)
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "homeostat"
+    if state := os.environ.get("XDG_STATE_HOME"):
+        return Path(state) / "homeostat"
+    try:
+        return Path.home() / ".local" / "state" / "homeostat"
+    except RuntimeError as error:
+        raise HomeError(
+            "this user has no home directory to keep a home in", remedy="Name one: --home DIR."
+        ) from error
 
 
 def host_port(value: str, key: str) -> tuple[str, int]:
@@ -272,7 +281,7 @@ def _explain(name: str, text: str, error: msgspec.ValidationError) -> ConfigErro
     return ConfigError(
         f"{name}:{line}: {key or 'top level'}: {what}",
         field=key,
-        remedy="docs/OPERATIONS.md lists every key with its type and default.",
+        remedy=_REMEDY,
     )
 
 

@@ -228,6 +228,12 @@ class Ended(_Message, frozen=True, tag="ended"):
     note: str = ""
 
 
+class Keeping(_Message, frozen=True, tag="keeping"):
+    """For these tasks stages are kept until they end; told every new gate: an EndTask may be lost."""
+
+    tasks: tuple[TaskId, ...]
+
+
 # -- following the journal -----------------------------------------------------------------------------
 class Follow(_Message, frozen=True, tag="follow"):
     """Send the records after this position, and go on as they come."""
@@ -262,7 +268,7 @@ ToBrain = Assign | History | Observe | Drop
 ToExecutor = Execute | Merge | Discard | Abort | Forget | EndTask
 ToMemory = Execute | Abort | Forget | Records
 FromBrain = Propose | Finish | ModelTrouble
-FromExecutor = StagedDiff | Ended
+FromExecutor = StagedDiff | Ended | Keeping
 FromMemory = Ended | Follow | Followed
 ToWorker = ToBrain | ToExecutor | Records
 FromWorker = FromBrain | FromExecutor | Follow | Followed

@@ -83,7 +83,7 @@ class DiffSummary(msgspec.Struct, frozen=True, array_like=True):
     executables: int
     digest: str
     hooks: int = 0
-    """Created or changed version control hooks, counted over the whole diff."""
+    """Created or changed version control hooks that would run, counted over the whole diff."""
 
 
 class Accepted(_Record, frozen=True, tag="accepted"):

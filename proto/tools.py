@@ -98,7 +98,7 @@ FILE_READ: Final = Tool(
         ("path",),
         path=_path(f"The file. {_IN_WORKSPACE}"),
         offset_bytes=_count("First byte to give. Default: 0.", 0, 1 << 50),
-        limit_bytes=_count("How many bytes at most. Default: 4,096.", 1, 65_536),
+        limit_bytes=_count("How many bytes at most. Default: 4,096.", 1, 16_000),
     ),
 )
 

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 from ..proto.errors import HomeError, HomeLockedError
-from .identities import Identities
+from .identities import COMMAND_OFFSET, Identities
 
 LOCK = "run/supervisor.pid"
 OWNERS: dict[str, tuple[str, int]] = {
@@ -37,17 +37,23 @@ def prepare(home: Path, identities: Identities) -> None:
     """Make the home and its folders. Raises HomeError."""
     as_root = identities.base is not None
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_reach(home, identities)
+        _make(home, as_root=as_root)
         _settle(home, None, 0o711 if as_root else 0o700)
         for name, (role, mode) in OWNERS.items():
             folder = home / name
-            folder.mkdir(mode=0o700, exist_ok=True)
+            _make(folder, as_root=False)
             owner = identities.uid(role) if role else None  # type: ignore[arg-type]  # keys of the table above
             _settle(folder, owner, mode if as_root else 0o700)
         _writable(home / "run")
+    except FileExistsError as error:
+        raise HomeError(
+            f"{error.filename or home} is not a folder", remedy="Move it away or use another --home."
+        ) from error
     except OSError as error:
         raise HomeError(
-            f"{home}: {error.filename or home}: {(error.strerror or 'input/output error').lower()}",
+            f"the home {home} can't be used: {error.filename or home}: "
+            f"{(error.strerror or 'input/output error').lower()}",
             remedy="Choose a folder of a local file system that you can write to with --home, or make room.",
         ) from error
 
@@ -90,6 +96,56 @@ def write_pid(fd: int) -> None:
             f"the home folder can't be written: {(error.strerror or '').lower()}",
             remedy="Make room on its file system or use another --home.",
         ) from error
+
+
+def _make(folder: Path, *, as_root: bool) -> None:
+    """Make a folder, and what is missing above it; as root the workers must get through. Raises OSError."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+        if as_root:
+            one.chmod(0o711)
+    if not folder.is_dir():
+        raise FileExistsError(17, "file exists", str(folder))
+
+
+def _check_reach(home: Path, identities: Identities) -> None:
+    """As root: refuse a home that the workers' users can't come to. Raises HomeError, OSError.
+
+    They change into it while they are root, but SQLite, the zygote and commands name files by whole paths.
+    """
+    if identities.base is None:
+        return
+    above = {*home.parents, *Path(os.path.realpath(home)).parents}
+    there = sorted(folder for folder in above if folder.exists())
+    closed = [folder for folder in there if not folder.stat().st_mode & stat.S_IXOTH]
+    users = range(identities.base + 1, identities.base + COMMAND_OFFSET + 1)
+    if closed and not _reached(home, users):
+        raise HomeError(
+            f"the home {home} can't be reached by its workers: {closed[0]} is closed to their users "
+            f"(uid {users[0]} to {users[-1]})",
+            remedy=f"chmod o+x {closed[0]}, or use a --home beneath folders that everyone may pass through, "
+            "such as /var/lib/homeostat.",
+        )
+
+
+def _reached(home: Path, users: range) -> bool:
+    """Whether all these users get there: tried as each of them, since access lists may say so."""
+    place = str(home) if home.exists() else f"{next(one for one in home.parents if one.exists())}/."
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            for user in users:
+                os.setegid(user)
+                os.seteuid(user)
+                os.stat(place)
+                os.seteuid(0)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _settle(folder: Path, owner: int | None, mode: int) -> None:

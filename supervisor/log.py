@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
+import select
 import time
 from pathlib import Path
-from typing import TextIO
 
+PIPE_BUF_BYTES = 4096
+"""A pipe that is writable takes this much without waiting: pipe(7)."""
 LIMIT_BYTES = 8 << 20
 """A log that has grown beyond this when its writer starts is moved aside to ``.1``."""
 
@@ -54,7 +55,7 @@ def _quoted(value: str) -> str:
 class Log:
     """The supervisor's log: a file, and standard error when it runs in front."""
 
-    def __init__(self, fd: int, front: TextIO | None = sys.stderr) -> None:
+    def __init__(self, fd: int, front: int | None = 2) -> None:
         self._fd = fd
         self._front = front
 
@@ -66,6 +67,13 @@ class Log:
         with contextlib.suppress(OSError):  # A full disk must not take the tree down with it.
             os.write(self._fd, line.encode("utf-8", "replace"))
         if self._front is not None:
-            with contextlib.suppress(OSError, ValueError):  # Nor a terminal that went away.
-                self._front.write(line)
-                self._front.flush()
+            _show(self._front, line.encode("utf-8", "replace")[:PIPE_BUF_BYTES])
+
+
+def _show(front: int, line: bytes) -> None:
+    """Write to the front if it takes the line at once: a reader that stands still must not stop us."""
+    poll = select.poll()
+    with contextlib.suppress(OSError):  # Nor may one that went away.
+        poll.register(front, select.POLLOUT)
+        if any(event & select.POLLOUT for _, event in poll.poll(0)):
+            os.write(front, line)

@@ -21,12 +21,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+import msgspec
 import prctl
 
 from .. import __version__
 from ..proto import config as settings
-from ..proto.errors import HomeError, HomeostatError
+from ..proto.errors import HomeError, HomeostatError, ProtectionError
 from . import control, daemon, listeners, metrics
+from .ending import Ending
 from .epochs import Epochs
 from .identities import Identities
 from .launch import Launcher
@@ -37,7 +39,7 @@ from .notify import notify
 from .nursery import ENTRY, Nursery
 from .secrets import Secrets
 from .specs import groups
-from .tree import Ending, Tree
+from .tree import Tree
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -49,6 +51,7 @@ def run(
     try:
         home = _absolute(home)
         listeners.check_paths(home)
+        _check_kernel()
         with contextlib.ExitStack() as stack:
             try:
                 supervisor = _Supervisor(
@@ -62,10 +65,36 @@ def run(
                 ) from error
             ending = supervisor.serve()
     except HomeostatError as error:
-        ending = Ending(error.exit_code, error.diagnostics())
+        ending = Ending.of(error)
     if ending.text:
         print(f"homeostat: {ending.text}", file=sys.stderr, flush=True)
     return ending.exit_code
+
+
+def _check_kernel() -> None:
+    """Refuse a kernel without the one thing that all confinement rests on. Raises ProtectionError.
+
+    Workers would find it out too, but in any order and after the home was made. Tried in a fork, whose modules
+    (2 MB) this process then need not keep; a trial that breaks says nothing, and leaves it to the workers.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            from ..sandbox.probe import user_namespaces  # noqa: PLC0415  see above
+
+            found = user_namespaces()
+            if not found.available:
+                os.write(write, msgspec.json.encode((found.detail, found.remedy)))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    if told:
+        detail, remedy = msgspec.json.decode(told, type=tuple[str, str])
+        raise ProtectionError(f"this kernel gives no user namespaces: {detail}", remedy=remedy)
 
 
 def _absolute(home: Path) -> Path:
@@ -117,6 +146,7 @@ class _Supervisor:
         config_path: Path | None,
     ) -> None:
         self._home, self._config, self._out = home, config, out
+        self._signals = stack.enter_context(_Signals.taken())  # First: a stop must find nothing half made.
         os.umask(0o077)
         identities = Identities.of(config)
         daemon.prepare(home, identities)
@@ -130,7 +160,6 @@ class _Supervisor:
         scrapes = listeners.listen_tcp(config.metrics.listen, "metrics.listen")
         stack.callback(scrapes.close)
         self._metrics_url = f"http://{listeners.address_of(scrapes)}/metrics"
-        self._signals = stack.enter_context(_Signals.taken())
         prctl.set_child_subreaper(True)
         stack.callback(prctl.set_child_subreaper, False)
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -180,7 +209,10 @@ class _Supervisor:
                 key.data()
         self._tree.close()
         self._server.close()
-        self._epochs.close()
+        try:
+            self._epochs.close()
+        except OSError as error:  # A full disk: numbers are skipped by it, nothing else is lost.
+            self._log("warning", "epochs_not_saved", reason=error.strerror)
         ending = self._tree.ending or Ending(0)
         self._log("info", "stopped", exit_code=ending.exit_code)
         return ending

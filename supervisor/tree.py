@@ -12,28 +12,23 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from ..proto import messages as m
 from ..proto.config import Supervision
-from ..proto.errors import EscalationError, HomeostatError, ProtocolError
+from ..proto.errors import ProtocolError
 from .child import Child
+from .ending import Ending
 from .kin import Kin
 from .launch import Launcher, close_sent
 from .lifecycle import ALIVE, Action, Event, State, step
-from .log import Log, tail
+from .log import Log
 from .nursery import LOG, Nursery
 from .process import Exit, Process, kill_strays, reap_strays
 from .restart import Backoff, Intensity
 from .specs import STOP_ORDER, ChildId, Group
 
-
-@dataclass(frozen=True)
-class Ending:
-    """Why the tree comes down: exit code, and what to tell (nothing after a plain stop)."""
-
-    exit_code: int
-    text: str = ""
+COMPANION_S = 0.005
+"""How long the news of a death may take that made a companion end itself."""
 
 
 class Tree:
@@ -116,8 +111,11 @@ class Tree:
             process.close()
         self._hear_nursery()  # A worker is told of before it can come to us: no zombie is ours now.
         known = {child.process.pid for child in self.children.values() if child.process is not None}
-        for pid in reap_strays(known | {self.nursery_pid}):
-            self._log("debug", "orphan_reaped", pid=pid)
+        strays = reap_strays(known | {self.nursery_pid})
+        if strays and any(
+            child.state in (State.FORKING, State.CONDEMNED) for child in self.children.values()
+        ):
+            self._nursery.process.kill()  # It may have been the parked worker, with an unanswered start.
 
     def tick(self, now_s: float) -> None:
         """Do what is due; tell the gate who lives."""
@@ -215,8 +213,7 @@ class Tree:
                 self._apply(child, Event.READY)
         elif isinstance(message, m.Fatal):
             self._log("error", "fatal", worker=child.name, code=message.code, message=message.message)
-            error = HomeostatError(message.message, remedy=message.remedy)
-            self.stop(Ending(message.exit_code, error.diagnostics()))
+            self.stop(Ending.fatal(message))
         elif child.spec.id.role == "gate" and (victim := self._incarnation(message)) is not None:
             self.kill(victim.name, f"the gate: {message.reason}")
 
@@ -247,6 +244,9 @@ class Tree:
         kin = self._of[child.spec.id]
         served_s = None if child.ready_at_s is None else now_s - child.ready_at_s
         kin.failed(child.spec.id, served_s, now_s, _random())
+        if child.spec is not kin.group.members[0] and child.last_exit and child.last_exit.code is not None:
+            # Perhaps it ended itself because the member it leans on died; that news comes within a moment.
+            kin.due_s = max(kin.due_s, now_s + COMPANION_S)
         if kin.intensity.exceeded:
             self._escalate(
                 f"{child.name} crashed, the {len(kin.intensity.failures_s)}th crash of its group in "
@@ -272,7 +272,7 @@ class Tree:
         members, event = [self.children[member] for member in kin.pending], Event.WAIT
         if kin.due_s <= now_s:
             kin.pending, event = [], Event.START
-        else:
+        elif any(child.state is State.DEAD for child in members):
             self._log("info", "backoff", group=kin.group.name, delay_s=round(kin.due_s - now_s, 3))
         for child in members:
             self._apply(child, event)
@@ -292,12 +292,8 @@ class Tree:
         self.done = True
 
     def _escalate(self, what: str, log: str) -> None:
-        last = tail(self._launcher.home / log, 3)
-        error = EscalationError(
-            what, remedy=f"See {self._launcher.home / log}" + (f":\n  {last}" if last else "")
-        )
         self._log("error", "escalation", reason=what)
-        self.stop(Ending(error.exit_code, error.diagnostics()))
+        self.stop(Ending.escalation(what, self._launcher.home / log))
 
     # -- who is who ------------------------------------------------------------------------------------------
     def _incarnation(self, named: m.Forked | m.ForkFailed | m.KillWorker) -> Child | None:

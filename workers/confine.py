@@ -22,7 +22,13 @@ from ..sandbox.landlock import ALL, DEVICE, READ, Rights
 from ..sandbox.layers import LayerError
 from .runtime import Context
 
-ROLES = ("gate", "brain", "executor", "memory")
+POLICIES = {
+    "gate": "worker_local.toml",
+    "executor": "worker_local.toml",
+    "memory": "worker_local.toml",
+    "brain": "worker_brain.toml",
+}
+"""The seccomp policy of each role."""
 _HIDDEN_FROM_EXECUTOR = ("journal", "keys", "memory")
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
 _MS_RDONLY, _MS_REC, _MS_PRIVATE = 1, 16384, 1 << 18
@@ -32,12 +38,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 @cache
 def program(role: str) -> bytes:
     """The role's seccomp program, compiled once (in the nursery, before the forks)."""
-    return seccomp.compile_policy(seccomp.POLICIES / f"worker_{role}.toml")
+    return seccomp.compile_policy(seccomp.POLICIES / POLICIES[role])
 
 
 def prepare() -> None:
     """Compile what every restart needs."""
-    for role in ROLES:
+    for role in POLICIES:
         program(role)
 
 
@@ -66,7 +72,7 @@ def apply(context: Context) -> str:
         raise ProtectionError(
             "this kernel has no Landlock",
             remedy="Boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… "
-            'or write sandbox.may_be_missing = ["landlock", "cgroup"] into the configuration.',
+            'or write sandbox.may_be_missing = ["landlock"] into the configuration.',
         )
     return f"landlock{version}+seccomp:{seccomp.digest(program(context.role))[:8]}"
 

@@ -33,18 +33,23 @@ def become(uid: int, gid: int, groups: list[int]) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def become_executor(uid: int, command_uid: int, groups: list[int]) -> None:
+def become_executor(
+    uid: int, command_uid: int, groups: list[int], ask_for_maps: Callable[[], None] | None = None
+) -> None:
     """Be the executor: a user namespace of itself and the commands' user, with power over these two only.
 
     The executor must merge into files of the commands' user, so it keeps four file capabilities; they belong
-    to a namespace that maps no other uid, so they say nothing about anybody else's files. Raises OSError.
+    to a namespace that maps no other uid, so they say nothing about anybody else's files.
+
+    A map of two lines can only be written from the parent namespace. ``ask_for_maps`` has somebody there call
+    `write_maps`; without it a helper is forked, which takes longer. Raises OSError.
     """
     os.setgroups(groups)  # Before the namespace: in it the group could not be named.
-    finish = _map_from_outside(f"{uid} {uid} 1\n{command_uid} {command_uid} 1\n")
+    ask_for_maps = ask_for_maps or _helper(uid, command_uid)
     if _libc.unshare(CLONE_NEWUSER) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"unshare(CLONE_NEWUSER): {os.strerror(number)}")
-    finish()
+    ask_for_maps()
     prctl.set_keepcaps(True)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
@@ -57,11 +62,14 @@ def become_executor(uid: int, command_uid: int, groups: list[int]) -> None:
     prctl.cap_permitted.limit(*kept)
 
 
-def _map_from_outside(lines: str) -> Callable[[], None]:
-    """Fork a helper that stays in this namespace; the call given back has it write the maps of the new one.
+def write_maps(pid: int, uid: int, command_uid: int) -> None:
+    """Map the two users, and nobody else, into the namespace that a process has just made. Raises OSError."""
+    for kind in ("uid_map", "gid_map"):
+        Path(f"/proc/{pid}/{kind}").write_text(f"{uid} {uid} 1\n{command_uid} {command_uid} 1\n")
 
-    A map of two lines can be written by CAP_SETUID of the parent namespace only: user_namespaces(7).
-    """
+
+def _helper(uid: int, command_uid: int) -> Callable[[], None]:
+    """Fork a helper that stays in this namespace; the call given back has it write the new one's maps."""
     target = os.getpid()
     gone_r, gone_w = os.pipe()
     done_r, done_w = os.pipe()
@@ -72,8 +80,7 @@ def _map_from_outside(lines: str) -> Callable[[], None]:
             os.close(gone_w)
             os.close(done_r)
             if os.read(gone_r, 1):
-                Path(f"/proc/{target}/uid_map").write_text(lines)
-                Path(f"/proc/{target}/gid_map").write_text(lines)
+                write_maps(target, uid, command_uid)
                 os.write(done_w, b"+")
                 status = 0
         finally:

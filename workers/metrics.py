@@ -49,8 +49,8 @@ class Metrics:
 
     @cached_property
     def steps(self) -> Counter:
-        """Steps proposed."""
-        return _counter("steps", "Steps that brains proposed.")
+        """Complete steps."""
+        return _counter("steps", "Steps whose calls have all ended.")
 
     @cached_property
     def verdicts(self) -> Counter:
@@ -85,9 +85,9 @@ class Metrics:
         return _counter("tokens", "Tokens that models were paid for.", "direction")
 
     @cached_property
-    def provider_calls(self) -> Counter:
-        """Calls of model providers by ``outcome``."""
-        return _counter("provider_calls", "Calls of model providers.", "outcome")
+    def provider_failures(self) -> Counter:
+        """Calls of model providers without a usable answer, by ``error``."""
+        return _counter("provider_failures", "Calls of model providers that gave no usable answer.", "error")
 
     @cached_property
     def system_events(self) -> Counter:
@@ -95,11 +95,6 @@ class Metrics:
         return _counter(
             "system_events", "System events that the reflection gate put in place of observations."
         )
-
-    @cached_property
-    def messages(self) -> Counter:
-        """Link messages by ``direction`` (``in``, ``out``)."""
-        return _counter("messages", "Messages between workers and the gate.", "direction")
 
     @cached_property
     def call_seconds(self) -> Histogram:

@@ -6,8 +6,8 @@ Invariant: a worker runs its entry only if it is the supervisor's child and will
 Source: prctl(2) PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER; pidfd_open(2); unix(7); DESIGN §3 (parentage).
 
 One worker is always forked ahead and parked: it waits on the nursery's socket itself, so that a restart waits
-for no fork. It has no role before it has read its start. When it dies without having become a worker, a start
-may have died with it unanswered: so the nursery ends too, and the supervisor makes a new one and asks again.
+for no fork. It has no role before it has read its start. When it dies before it has answered, a start may
+have died with it: so the nursery ends too, and the supervisor makes a new one and asks again.
 
 The order in a worker is fixed by the kernel: PDEATHSIG fires when the intermediate parent ends, so it is
 armed after the reparenting; and a change of credentials clears it, so it is armed again after that.
@@ -16,6 +16,7 @@ armed after the reparenting; and a change of credentials clears it, so it is arm
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import gc
 import importlib
@@ -33,10 +34,13 @@ import prctl
 
 from ..proto import codec, config
 from ..proto import messages as m
-from .identity import COMMAND_OFFSET, become, become_executor
+from .identity import COMMAND_OFFSET, become, become_executor, write_maps
 
 FDS_LIMIT = 16
 ENVIRONMENT_LIMIT_BYTES = 1 << 20
+EXECUTOR_OFFSET = 3
+"""Added to ``users.base``; the supervisor numbers all roles (supervisor/identities.py)."""
+FORKED, STARTED, MAPPED = b"forked", b"started", b"mapped"
 REPARENT_S = 5.0
 """Longest wait for the intermediate's end; it has nothing left to do."""
 REST_MS = 20
@@ -58,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     gc.freeze()  # What is imported is never looked at again, so its pages stay shared with all workers.
     supervisor = socket.socket(fileno=options.fd)
     supervisor.set_inheritable(False)
-    nursery = Nursery(supervisor, options.supervisor, entry)
+    nursery = Nursery(supervisor, options.supervisor, entry, settings.users)
     while nursery.park():
         nursery.rest()
     sys.exit(0 if nursery.hung_up() else 1)
@@ -94,27 +98,50 @@ def _receive(supervisor: socket.socket) -> tuple[bytes, list[int], int, Any]:
 class Nursery:
     """Keeps one worker parked."""
 
-    def __init__(self, supervisor: socket.socket, supervisor_pid: int, entry: Entry) -> None:
+    def __init__(
+        self, supervisor: socket.socket, supervisor_pid: int, entry: Entry, users: config.Users
+    ) -> None:
+        self._executor_uid = users.base + EXECUTOR_OFFSET
+        self._command_uid = users.base + COMMAND_OFFSET
         self._supervisor = supervisor
         self._supervisor_pid = supervisor_pid
         self._entry = entry
 
     def park(self) -> bool:
         """Fork a worker, wait until it has a start; False when it died before or the supervisor hung up."""
-        taken, take = os.pipe()
+        nursery_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             intermediate = os.fork()
         except OSError as error:
             number = error.errno or errno.EAGAIN
         else:
             if intermediate == 0:
-                self._intermediate(take)
+                self._intermediate(worker_end)
             _, status = os.waitpid(intermediate, 0)
             number = os.waitstatus_to_exitcode(status)
-        os.close(take)
-        has_start = os.read(taken, 1) if number == 0 else b""
-        os.close(taken)
-        return bool(has_start) if number == 0 else self._refuse(number)
+        worker_end.close()
+        with nursery_end:
+            return self._attend(nursery_end) if number == 0 else self._refuse(number)
+
+    def _attend(self, worker: socket.socket) -> bool:
+        """Wait until the worker has a start and an identity; False when it ended without a start."""
+        has_start = False
+        while (word := _word(worker)) not in (STARTED, b""):
+            if word == FORKED:
+                has_start = True
+            else:
+                self._map(worker, int(word))
+        return has_start
+
+    def _map(self, worker: socket.socket, pid: int) -> None:
+        """The executor has made its namespace, whose maps only we, outside of it, can write."""
+        try:
+            write_maps(pid, self._executor_uid, self._command_uid)
+            worker.send(MAPPED)
+        except OSError as error:
+            # It was killed, or it hears from the end of its socket that there are no maps, and ends itself.
+            print(f"no maps for {pid}: {error}", file=sys.stderr, flush=True)
+            worker.shutdown(socket.SHUT_WR)
 
     def rest(self) -> None:
         """Leave the processor to the worker that begins, unless the next start is there already."""
@@ -128,12 +155,12 @@ class Nursery:
         poll.register(self._supervisor, select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    def _intermediate(self, take: int) -> NoReturn:
+    def _intermediate(self, nursery: socket.socket) -> NoReturn:
         """Fork the worker and end, with an errno as exit code; never returns into the nursery's loop."""
         try:
             own = os.pidfd_open(os.getpid())
             if os.fork() == 0:
-                self._parked(own, take)
+                self._parked(own, nursery)
             os._exit(0)
         except OSError as error:
             os._exit(error.errno or errno.EAGAIN)
@@ -141,7 +168,7 @@ class Nursery:
             traceback.print_exc()
         os._exit(errno.EFAULT)
 
-    def _parked(self, intermediate: int, take: int) -> NoReturn:
+    def _parked(self, intermediate: int, nursery: socket.socket) -> NoReturn:
         """Be the supervisor's child, wait for a start, be the worker."""
         try:
             os.setsid()
@@ -154,12 +181,13 @@ class Nursery:
             fds = dict(zip(start.fds, received, strict=True))
             pidfd = os.pidfd_open(os.getpid())
             forked = m.Forked(start.role, start.index, start.epoch, os.getpid())
+            # In this order: once the supervisor knows us we may be killed, and that is no loss of a start.
+            _tell(nursery, FORKED)
             socket.send_fds(self._supervisor, [codec.encode(forked)], [pidfd])
-            os.write(take, b"+")
         except BaseException:  # noqa: BLE001 - the trace goes to the nursery's log, and the nursery ends with it
             traceback.print_exc()
             os._exit(1)
-        _worker(start, fds, self._entry)
+        _worker(start, fds, self._entry, nursery)
 
     def _refuse(self, number: int) -> bool:
         """The kernel lets us fork no more: answer the next start with that; False at the supervisor's end."""
@@ -174,13 +202,15 @@ class Nursery:
         return True
 
 
-def _worker(start: m.WorkerStart, fds: dict[str, int], entry: Entry) -> NoReturn:
+def _worker(start: m.WorkerStart, fds: dict[str, int], entry: Entry, nursery: socket.socket) -> NoReturn:
     """Be the worker; never returns."""
     status = 1
     try:
-        _settle_descriptors(fds)
+        _settle_descriptors(fds, nursery.fileno())
         os.chdir(start.home)
-        _take_identity(start)
+        _take_identity(start, nursery)
+        _tell(nursery, STARTED)
+        nursery.close()
         _bind_to(start.supervisor_pid)
         _reset_signals()
         gc.enable()
@@ -197,20 +227,20 @@ def _worker(start: m.WorkerStart, fds: dict[str, int], entry: Entry) -> NoReturn
     os._exit(status)
 
 
-def _settle_descriptors(fds: dict[str, int]) -> None:
+def _settle_descriptors(fds: dict[str, int], nursery: int) -> None:
     """Keep what the worker was given; its output goes to its log."""
     log = fds.pop("log", None)
     if log is not None:
         os.dup2(log, 1)
         os.dup2(log, 2)
     low = 3
-    for fd in sorted(fds.values()):
+    for fd in sorted({*fds.values(), nursery}):
         os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, 1 << 20)
 
 
-def _take_identity(start: m.WorkerStart) -> None:
+def _take_identity(start: m.WorkerStart, nursery: socket.socket) -> None:
     """As root: be the role's own user. The zygote has no uid given and stays root."""
     if start.uid is None or start.gid is None or os.geteuid() != 0:
         return
@@ -218,9 +248,29 @@ def _take_identity(start: m.WorkerStart) -> None:
     # The base's group may connect to the gate's socket; the gate itself has no need to.
     groups = [] if start.role == "gate" else [base]
     if start.role == "executor":
-        become_executor(start.uid, base + COMMAND_OFFSET, groups)
+        become_executor(start.uid, base + COMMAND_OFFSET, groups, lambda: _ask_for_maps(nursery))
     else:
         become(start.uid, start.gid, groups)
+
+
+def _tell(nursery: socket.socket, word: bytes) -> None:
+    """Say how far we are; a nursery that has died meanwhile need not know."""
+    with contextlib.suppress(OSError):
+        nursery.send(word)
+
+
+def _word(peer: socket.socket) -> bytes:
+    """Give the next packet; none at the end."""
+    try:
+        return peer.recv(32)
+    except ConnectionResetError:
+        return b""
+
+
+def _ask_for_maps(nursery: socket.socket) -> None:
+    nursery.send(b"%d" % os.getpid())
+    if nursery.recv(len(MAPPED)) != MAPPED:
+        raise OSError(errno.EPIPE, "the nursery ended before it had written the maps")
 
 
 def _await_reparenting(intermediate: int) -> None:

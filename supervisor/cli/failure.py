@@ -41,12 +41,12 @@ def report_crash(error: Exception, settings: Settings) -> None:
 def _write_log(text: str, settings: Settings) -> Path | None:
     """Under the home where that exists, else in the folder for temporary files."""
     name = f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.log"
-    for folder in (settings.home / "log", Path(tempfile.gettempdir())):
+    for folder in (lambda: settings.home / "log", lambda: Path(tempfile.gettempdir())):
         try:
-            path = folder / name
+            path = folder() / name
             with path.open("x", encoding="utf-8", errors="replace") as file:
                 file.write(text)
-        except OSError:
+        except (OSError, HomeostatError):
             continue  # the next folder is the answer to this one's trouble
         return path
     return None

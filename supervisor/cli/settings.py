@@ -30,12 +30,24 @@ class Settings:
 
     @property
     def home(self) -> Path:
-        """``--home``, else ``$HOMEOSTAT_HOME``, else the XDG state folder; absolute."""
-        if self.given_home:
-            return Path(self.given_home).expanduser().absolute()
-        from ...proto.config import default_home  # noqa: PLC0415  --help needs no msgspec
+        """``--home``, else ``$HOMEOSTAT_HOME``, else the XDG state folder; absolute.
 
-        return default_home().expanduser().absolute()
+        Raises UsageError for a name that is none, HomeError for one that no message could carry.
+        """
+        from ...proto.config import default_home  # noqa: PLC0415  --help needs no msgspec
+        from ...proto.errors import HomeError, UsageError  # noqa: PLC0415  same
+
+        if self.given_home == "":  # An unset variable of a script must not mean another home.
+            raise UsageError("--home is empty", field="home", expected="a folder")
+        home = default_home() if self.given_home is None else Path(self.given_home)
+        try:
+            home = home.expanduser().absolute()
+            str(home).encode()
+        except RuntimeError as error:
+            raise UsageError(f"--home {home}: there is no such user", field="home") from error
+        except UnicodeEncodeError as error:
+            raise HomeError(f"--home {home}: its name is not UTF-8", remedy="Use another --home.") from error
+        return home
 
     def client(self, timeout_s: float = 10.0) -> Client:
         """A client of this home's gate. Raises UnreachableError."""

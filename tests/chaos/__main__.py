@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import signal
 import sys
 
 from .campaign import Campaign, Settings
@@ -28,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sabotage", choices=MODES, default="", help="break a law on purpose; must exit 1")
     parser.add_argument("--keep", action="store_true", help="keep the homes")
     asked = parser.parse_args(arguments)
+    # So that a campaign that is told to go still takes its supervisor and workspaces with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     seed = asked.seed if asked.seed is not None else secrets.randbelow(1_000_000)
     return Campaign(
         Settings(

@@ -8,6 +8,7 @@ Source: issue "The spine", `make chaos`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -22,13 +23,15 @@ from homeostat.proto.errors import HomeostatError
 from . import aftermath, sabotage
 from .checks import Counts, Inspector
 from .driver import Driver
-from .kills import Killer, Tally, draw_kills
+from .kills import Kill, Killer, Tally, draw_kills
 from .model import AGENTS, Job, draw_jobs
 from .report import summary
 from .tree import READY_S, Tree
 
 HANG_S = 120.0
 LOG_LINES = 25
+UIDS = 20
+"""More than homeostat takes from its ``[users] base`` on."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Campaign:
                 self._batch()
         except HangError as hang:
             self.counts.violations.append(f"HANG: {hang}")
+        except HomeostatError as error:
+            self.counts.violations.append(f"round {self._rounds} broke off: {error.diagnostics()}")
         print(
             summary(
                 self._rounds, time.monotonic() - self._began, self.settings.seed, self.tally, self.counts
@@ -117,10 +122,13 @@ class Campaign:
             spoil(batch.tree.home)
         for text in batch.tree.survivors(within_s=5.0):
             say(f"{batch.tree.root}: left running after the stop: {text}")
-        wrong, kept = aftermath.inspect(batch.tree.home)
+        recent = {job.task for job in batch.jobs[-self.settings.tasks :]}
+        wrong, left = aftermath.inspect(batch.tree.home, recent)
         for text in wrong:
             say(f"{batch.tree.root}: {text}")
-        print(f"  stopped with {code}; journal verified; {kept} merged stages kept", flush=True)
+        print(
+            f"  stopped with {code}; inspected; of {len(batch.jobs)} ended tasks it keeps {left}", flush=True
+        )
 
     # -- a round ---------------------------------------------------------------------------------------------
     def _round(self, batch: Batch) -> None:
@@ -130,33 +138,37 @@ class Campaign:
         kills = draw_kills(rng, rng.randint(min(2, self.settings.kills), self.settings.kills))
         drivers = [Driver(batch.tree.home, job, rng.random() < 0.3) for job in jobs]
         batch.jobs += jobs
-        before = len(self.counts.violations), self.counts.in_doubt
+        violations, doubts = len(self.counts.violations), self.counts.in_doubt
         began = time.monotonic()
-        for driver in drivers:
-            driver.start()
-        said: list[str] = []
-        survivors, unserved = len(self.tally.survivors), len(self.tally.unserved)
+        said = self._attack(batch, drivers, kills, number)
+        self._wait(batch, drivers, number)
+        self._check(batch, drivers, number)
+        self._rounds += 1
+        fresh = self.counts.violations[violations:]
+        print(
+            f"round {number:3d}  {time.monotonic() - began:5.1f} s  killed {', '.join(said)}  "
+            f"in doubt {self.counts.in_doubt - doubts}  {'VIOLATED' if fresh else 'ok'}",
+            *(f"  {text}" for text in fresh),
+            sep="\n",
+            flush=True,
+        )
+
+    def _attack(self, batch: Batch, drivers: list[Driver], kills: list[Kill], number: int) -> list[str]:
+        """Let the users begin, and kill meanwhile; give the kills in words."""
 
         def happened(kind: str) -> int:
             return sum(event.kind == kind for driver in drivers for event in list(driver.seen.events))
 
+        said: list[str] = []
+        survivors, unserved = len(self.tally.survivors), len(self.tally.unserved)
+        for driver in drivers:
+            driver.start()
         Killer(batch.tree, self.tally, happened).run(kills, said.append)
         for text in self.tally.survivors[survivors:]:
             self.counts.violations.append(f"round {number}: outlived its supervisor: {text}")
-        self.counts.violations += [f"round {number}: {text}" for text in self.tally.unserved[unserved:]]
-        self._wait(batch, drivers, number)
-        self._check(batch, drivers, number)
-        self._rounds += 1
-        took = time.monotonic() - began
-        fresh = self.counts.violations[before[0] :]
-        print(
-            f"round {number:3d}  {took:5.1f} s  killed {', '.join(said)}  "
-            f"in doubt {self.counts.in_doubt - before[1]}  "
-            f"{'ok' if not fresh else 'VIOLATED'}",
-            flush=True,
-        )
-        for text in fresh:
-            print(f"  {text}", flush=True)
+        for text in self.tally.unserved[unserved:]:
+            self.counts.violations.append(f"round {number}: {text}\n{self._dump(batch)}")
+        return said
 
     def _wait(self, batch: Batch, drivers: list[Driver], number: int) -> None:
         until = time.monotonic() + HANG_S
@@ -200,7 +212,7 @@ class Campaign:
 
 
 def _tree(root: Path) -> Tree:
-    base = 64_300 + os.getpid() % 40 * 20
+    base = _free_uids()
     agents = "".join(
         f'[[agent]]\nname = "{name}"\nstage = "{stage}"\nin_doubt = "{"tell" if name == "tell" else "ask"}"\n'
         for name, stage in AGENTS.items()
@@ -210,7 +222,21 @@ def _tree(root: Path) -> Tree:
         '[metrics]\nlisten = "127.0.0.1:0"\n[supervision]\nintensity = 100000\n'
         f"[users]\nbase = {base}\n{agents}"
     )
-    return Tree(root, config, marker=root.name, uids=range(base, base + 20))
+    return Tree(root, config, marker=root.name, uids=range(base, base + UIDS))
+
+
+def _free_uids() -> int:
+    """The first of a range of uids that nobody uses, so that under root every process of theirs is ours."""
+    used: set[int] = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError):
+            used.add(path.stat().st_uid)
+    first = os.getpid() % 60  # Not all campaigns that begin at once look from the same place on.
+    for slot in (*range(first, 60), *range(first)):
+        base: int = 64_300 + slot * UIDS
+        if used.isdisjoint(range(base, base + UIDS)):
+            return base
+    raise RuntimeError("every uid is taken")
 
 
 def _make_place(tree: Tree, name: str) -> str:

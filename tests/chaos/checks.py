@@ -75,11 +75,11 @@ class Inspector:
     def _check_task(self, driver: Driver) -> None:
         job = driver.job
         shown = self._client.show(job.task)
-        if shown.task.status != "done":
+        if shown.task.status != "done" and not (job.cancel_after and shown.task.status == "cancelled"):
             self.say(job, f"is {shown.task.status}: {shown.task.reason or shown.task.result}")
         planned = [(step.tool, step.args) for step in job.steps]
         recorded = [(call.tool, call.args) for step in shown.steps for call in step.calls]
-        if recorded != planned:
+        if recorded != (planned[: len(recorded)] if shown.task.status == "cancelled" else planned):
             self.say(job, f"{len(recorded)} recorded calls are not the plan's {len(planned)}")
         self._check_records(job)
         for step in shown.steps:
@@ -120,14 +120,19 @@ class Inspector:
                 continue
             if outcome.status == "in_doubt":
                 self._check_doubt(driver, call, outcome)
+            elif job.cancel_after and outcome.status == "cancelled":
+                pass
             elif outcome.status != "ok" or outcome.exit_code not in (None, 0):
                 self.say(
                     job,
                     f"step {number} {call.tool} ended as {outcome.status} {outcome.exit_code}: "
                     f"{outcome.text[:300]}",
                 )
-            if number in job.reads and outcome.text.rstrip("\n") != job.reads[number].rstrip("\n"):
+            seen_all = number in job.reads and outcome.status == "ok"
+            if seen_all and outcome.text.rstrip("\n") != job.reads[number].rstrip("\n"):
                 self.say(job, f"step {number} read {outcome.text[-200:]!r}, not {job.reads[number][-200:]!r}")
+            if number in job.artifacts and outcome.status == "ok":
+                self._check_artifact(driver, number, outcome)
             if number in job.effects:
                 self._check_effect(driver, number, job.effects[number], outcome)
 
@@ -135,10 +140,18 @@ class Inspector:
         self._counts.in_doubt += 1
         if call.klass != "once":
             self.say(driver.job, f"a call of class {call.klass} is in doubt: {call.args}")
-        if driver.job.agent == "ask":
+        if driver.job.agent == "ask" and not driver.job.cancel_after:  # A cancelled task asks nobody.
             said = driver.seen.answers.get(call.key, "nothing")
             if not outcome.note.endswith(f"says: {said}"):
                 self.say(driver.job, f"in doubt; its user said {said}, recorded is {outcome.note!r}")
+
+    def _check_artifact(self, driver: Driver, number: int, outcome: wire.OutcomeView) -> None:
+        """Its name is in a synced outcome, so it must be there, and be what was printed."""
+        name = outcome.artifact or "none"
+        kept = driver.home / "artifacts" / name[:2] / name
+        printed = driver.job.place.files[driver.job.artifacts[number]]
+        if not kept.exists() or kept.read_text().splitlines() != printed:
+            self.say(driver.job, f"step {number}: the artifact {name} is not what was printed")
 
     # -- what is at the target -------------------------------------------------------------------------------
     def _check_effect(self, driver: Driver, number: int, effect: Effect, outcome: wire.OutcomeView) -> None:
@@ -151,6 +164,8 @@ class Inspector:
         if not all(found) and self._must_be(driver, outcome):
             self._counts.lost += 1
             self.say(job, f"step {number} LOST: {effect.token} is found {found} times, outcome {outcome}")
+        if any(found) and job.staged and outcome.status == "cancelled":
+            self.say(job, f"step {number}: {effect.token} is there although its call was cancelled")
         if any(found) and outcome.status == "in_doubt" and outcome.note.endswith("says: did_not"):
             self.say(
                 job, f"step {number}: {effect.token} appeared after its user had said that it did not happen"
@@ -158,12 +173,16 @@ class Inspector:
 
     def _must_be(self, driver: Driver, outcome: wire.OutcomeView) -> bool:
         """Whether the effect must be there. Zero is fine only where a person can see that it may be zero."""
+        if outcome.status == "cancelled":
+            return False
         if driver.job.staged or outcome.status != "in_doubt":
             return True
         return outcome.note.endswith("says: happened")
 
     def _check_tree(self, place: Place, where: Path, jobs: list[Job]) -> None:
         """The whole workspace of staged tasks; of the others, that there is nothing unknown."""
+        if any(job.cancel_after for job in jobs):
+            return  # Where it stopped is known of each effect, but not of the whole.
         tree = read_tree(where) if where.exists() else {}
         for job in jobs:
             if not job.staged:

@@ -55,6 +55,7 @@ class Driver(threading.Thread):
     def run(self) -> None:
         """Until the task has ended, or the round gives up."""
         try:
+            self._stopped.wait(self.job.delay_s)
             self._submit()
             self._follow()
             if self._resubmit:
@@ -105,6 +106,8 @@ class Driver(threading.Thread):
                 self.seen.events.append(event)
                 if event.kind == "status" and event.data["status"] == "in_doubt":
                     self._answer(client)
+                if len(self.seen.events) == self.job.cancel_after:
+                    self._insist(lambda client: client.cancel(self.job.task, "the user's wish"))
                 if self._stopped.is_set():
                     raise _StoppedError
         except UnreachableError:
@@ -127,8 +130,12 @@ class Driver(threading.Thread):
 
     def _resolve(self, key: str, answer: str) -> None:
         self.seen.answers[key] = answer
+        self._insist(lambda client: client.resolve(self.job.task, key, answer))
+
+    def _insist(self, ask: Callable[[Client], object]) -> None:
+        """Ask for something that may have been done already."""
         try:
-            self._persist(lambda client: client.resolve(self.job.task, key, answer))
+            self._persist(ask)
         except WireRefusedError as refused:
             # The answer to an earlier try was lost on the way: the round's check reads what was recorded.
             if refused.refusal.code not in ("not_in_doubt", "not_open"):

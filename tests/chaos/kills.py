@@ -18,7 +18,8 @@ from homeostat.supervisor import control
 
 from .tree import WORKERS, Tree
 
-VICTIMS = (*WORKERS, "nursery", "supervisor")
+VICTIMS = (*WORKERS, "nursery", "supervisor", "restart")
+"""``restart`` is no kill: the supervisor is told to stop while tasks run, and started again."""
 MOMENTS = ("proposed", "decided", "staged", "outcome")
 """Events after which something is under way that a random moment rarely meets, such as a merge."""
 MOMENT_S = 1.0
@@ -53,10 +54,30 @@ def draw_kills(rng: Random, count: int) -> list[Kill]:
             victims = WORKERS
         elif lot < 0.30:
             victims = ("supervisor",)
+        elif lot < 0.33:
+            victims = ("restart",)
         else:
             victims = (rng.choice([*WORKERS, *WORKERS, "executor", "gate", "nursery"]),)
         kills.append(Kill(moment, pause_s, victims))
     return kills
+
+
+@dataclass
+class Awaited:
+    """A killed worker that does not serve yet."""
+
+    epoch: int
+    killed_at: float
+    clean: bool = True
+    """No other kill came in between, and no backoff had to be waited out."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How long it took from a kill until its victim served again."""
+
+    took_ms: float
+    clean: bool
 
 
 @dataclass
@@ -66,7 +87,7 @@ class Tally:
     kills: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
     """Victims that were between two lives."""
-    recovery_ms: dict[str, list[float]] = field(default_factory=dict)
+    recoveries: dict[str, list[Recovery]] = field(default_factory=dict)
     survivors: list[str] = field(default_factory=list)
     unserved: list[str] = field(default_factory=list)
 
@@ -77,8 +98,7 @@ class Killer:
     def __init__(self, tree: Tree, tally: Tally, happened: Callable[[str], int]) -> None:
         """``happened`` tells how many events of a kind the users have been told so far."""
         self._tree, self._tally, self._happened = tree, tally, happened
-        self._awaited: dict[str, tuple[int, float]] = {}
-        """Who was killed: the epoch that died, and when."""
+        self._awaited: dict[str, Awaited] = {}
 
     def run(self, kills: list[Kill], log: Callable[[str], None]) -> None:
         """Everything in order; returns when the last has been done and the tree had time to recover."""
@@ -88,6 +108,8 @@ class Killer:
             log(str(kill))
             if kill.victims == ("supervisor",):
                 self._kill_supervisor()
+            elif kill.victims == ("restart",):
+                self._restart()
             else:
                 self._kill_workers(kill.victims)
         self._watch(time.monotonic() + LATE_S, until_served=True)
@@ -103,7 +125,17 @@ class Killer:
         began = time.monotonic()
         self._tally.survivors += self._tree.kill_supervisor()
         self._tally.kills["supervisor"] += 1
-        self._awaited = {"supervisor": (self._tree.supervisors, began)}
+        self._awaited = {"supervisor": Awaited(0, began)}
+        self._tree.start()
+
+    def _restart(self) -> None:
+        self._reachable()
+        code = self._tree.stop()
+        if code != 0:
+            self._tally.unserved.append(f"a graceful stop amid tasks ended with {code}")
+        self._tally.survivors += self._tree.survivors()
+        self._tally.kills["restart"] += 1
+        self._awaited = {"restart": Awaited(0, time.monotonic())}
         self._tree.start()
 
     def _kill_workers(self, victims: tuple[str, ...]) -> None:
@@ -112,13 +144,15 @@ class Killer:
         rows = {row.role: row for row in reply.workers} if reply else {}
         # First all pids, then all signals: "at once" means within microseconds.
         aimed = [(name, self._pid_of(name, rows)) for name in victims]
+        for awaited in self._awaited.values():
+            awaited.clean = False
         for name, pid in aimed:
             if pid is None or not self._tree.kill(pid):
                 self._tally.missed[name] += 1
                 continue
             self._tally.kills[name] += 1
             if name in rows:
-                self._awaited[name] = (rows[name].epoch, time.monotonic())
+                self._awaited[name] = Awaited(rows[name].epoch, time.monotonic(), clean=len(victims) == 1)
 
     def _pid_of(self, name: str, rows: dict[str, control.WorkerView]) -> int | None:
         if name == "nursery":
@@ -145,12 +179,17 @@ class Killer:
     def _note(self, reply: control.StatusReply | None, now: float) -> None:
         if reply is None:
             return
-        if "supervisor" in self._awaited and reply.ready:
-            self._recovered("supervisor", now)
+        for name in ("supervisor", "restart"):
+            if name in self._awaited and reply.ready:
+                self._recovered(name, now)
         for row in reply.workers:
-            if row.role in self._awaited and row.epoch > self._awaited[row.role][0] and row.state == "ready":
+            if (awaited := self._awaited.get(row.role)) is None:
+                continue
+            awaited.clean &= row.state != "backoff"
+            if row.epoch > awaited.epoch and row.state == "ready":
                 self._recovered(row.role, now)
 
     def _recovered(self, name: str, now: float) -> None:
-        _, killed_at = self._awaited.pop(name)
-        self._tally.recovery_ms.setdefault(name, []).append((now - killed_at) * 1_000)
+        awaited = self._awaited.pop(name)
+        recovery = Recovery((now - awaited.killed_at) * 1_000, awaited.clean)
+        self._tally.recoveries.setdefault(name, []).append(recovery)

@@ -22,7 +22,7 @@ AGENTS: dict[Agent, str] = {"default": "required", "tell": "off", "ask": "off"}
 """The agents of the campaign, and whether they stage."""
 Files = dict[str, list[str]]
 END = "<end>"
-READ_LIMIT_BYTES = 60_000
+READ_LIMIT_BYTES = 8_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ class Job:
     effects: dict[int, Effect] = field(default_factory=dict)
     reads: dict[int, str] = field(default_factory=dict)
     """Texts that the reading steps must have seen; only where nobody else writes."""
+    artifacts: dict[int, str] = field(default_factory=dict)
+    """Steps whose whole output must be kept, with the file that has the same lines."""
+    delay_s: float = 0.0
+    """When it is submitted, after the begin of the round."""
+    cancel_after: int | None = None
+    """The user cancels it after so many events."""
     task: str = ""
 
     @property
@@ -80,7 +86,16 @@ class Writer:
         """Add so many random steps."""
         if self.job.staged:
             self._file_write(f"chain-{self.job.name}.txt", [END])
-            ways = [self.append, self.append, self.counter, self.bulk, self.churn, self.write_file, self.edit]
+            ways = [
+                self.append,
+                self.append,
+                self.counter,
+                self.bulk,
+                self.churn,
+                self.write_file,
+                self.edit,
+                self.shout,
+            ]
         else:
             ways = [self.append, self.append, self.append, self.write_file]
         for _ in range(count):
@@ -135,6 +150,14 @@ class Writer:
         self._step("file.edit", Effect(token, (path,)), **args)
         self._lines(path).insert(-1, token)
 
+    def shout(self) -> None:
+        """More output than the model gets: the whole must be an artifact."""
+        token, first = self._token(), self.rng.randint(1, 9_999)
+        self._shell(f"seq {first} {first + 4_000} | tee shout-{self.job.name}-{token}.txt", Effect(token, ()))
+        path = f"shout-{self.job.name}-{token}.txt"
+        self._lines(path)[:] = [str(number) for number in range(first, first + 4_001)]
+        self.job.artifacts[len(self.job.steps) - 1] = path
+
     # -- no effects ------------------------------------------------------------------------------------------
     def note(self) -> None:
         """An effect in the journal itself."""
@@ -146,7 +169,7 @@ class Writer:
 
     def read(self) -> None:
         """Read what was written before; the text is checked where it is certain."""
-        written = sorted({path for path in self._mine if not path.startswith("churn")})
+        written = sorted({path for path in self._mine if not path.startswith(("churn", "shout"))})
         if not written or not self.job.staged:  # What is in doubt may not be there.
             return self.note()
         path = self.rng.choice(written)
@@ -207,6 +230,9 @@ def draw_jobs(rng: Random, number: int, tasks: int, make_place: Callable[[str], 
         place = common if shares else Place(own)
         job = Job(name, agent, place, "stop" if agent == "default" else "continue")
         Writer(job, rng).write(rng.randint(6, 12))
+        job.delay_s = rng.choice([0.0, 0.0, rng.uniform(0.0, 0.8)])
+        if not shares and rng.random() < 0.1:
+            job.cancel_after = rng.randint(2, 20)
         jobs.append(job)
     return jobs
 

@@ -27,7 +27,7 @@ def summary(rounds: int, seconds: float, seed: int, tally: Tally, counts: Counts
         ("doubled", str(counts.doubled)),
         ("in doubt, all of them shown", str(counts.in_doubt)),
         ("processes that outlived their supervisor", str(len(tally.survivors))),
-        ("kills", str(sum(tally.kills.values()))),
+        ("kills", str(tally.kills.total() - tally.kills["restart"])),
         *((f"  {name}", _of_role(name, tally)) for name in VICTIMS),
         ("violations", str(len(counts.violations))),
     ]
@@ -36,12 +36,19 @@ def summary(rounds: int, seconds: float, seed: int, tally: Tally, counts: Counts
     return "\n".join([*lines, *(f"VIOLATION: {text}" for text in counts.violations)])
 
 
+def _quantiles(title: str, times: list[float]) -> str:
+    """Undisturbed ones met no other kill and no backoff; the others waited for those too."""
+    if len(times) < 2:
+        return ""
+    cuts = quantiles(times, n=100, method="inclusive")
+    return f"   {title}: p50 {cuts[49]:.0f}, p99 {cuts[98]:.0f} (of {len(times)})"
+
+
 def _of_role(name: str, tally: Tally) -> str:
     text = f"{tally.kills[name]:4d}"
-    times = tally.recovery_ms.get(name, [])
-    if len(times) > 1:
-        cuts = quantiles(times, n=100, method="inclusive")
-        text += f"   ready again after ms: p50 {cuts[49]:.0f}, p99 {cuts[98]:.0f} ({len(times)} measured)"
+    found = tally.recoveries.get(name, [])
+    text += _quantiles("ready again after ms", [one.took_ms for one in found])
+    text += _quantiles("undisturbed", [one.took_ms for one in found if one.clean])
     if tally.missed[name]:
         text += f"   {tally.missed[name]} came between two lives"
     return text

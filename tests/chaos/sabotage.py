@@ -9,6 +9,7 @@ Source: STYLE "A test that can't fail is a defect".
 from __future__ import annotations
 
 import atexit
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +51,15 @@ def _deaf(drivers: list[Driver]) -> None:
     del drivers[0].seen.events[3]
 
 
+def _artifact(drivers: list[Driver]) -> None:
+    artifacts = drivers[0].home / "artifacts"
+    kept = [path for path in artifacts.rglob("*") if path.is_file()]
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-1] + b"!\n")
+    if not kept:
+        raise LookupError("no step of this round has an artifact; take another seed")
+
+
 AFTER_ROUND: dict[str, Spoil] = {
     "double-staged": lambda drivers: _double(drivers, staged=True),
     "lose-staged": lambda drivers: _lose(drivers, staged=True),
@@ -57,6 +67,7 @@ AFTER_ROUND: dict[str, Spoil] = {
     "lose-once": lambda drivers: _lose(drivers, staged=False),
     "stray-effect": _stray,
     "deaf-watcher": _deaf,
+    "artifact": _artifact,
 }
 
 
@@ -76,5 +87,17 @@ def _journal(home: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"shell.run", b"shell.ran"))
 
 
-AFTER_STOP: dict[str, Callable[[Path], None]] = {"orphan": _orphan, "stage": _stage, "journal": _journal}
+def _memory(home: Path) -> None:
+    database = sqlite3.connect(home / "memory" / "memory.db")
+    database.execute("UPDATE episodes SET step = step + 1 WHERE id = (SELECT max(id) FROM episodes)")
+    database.commit()
+    database.close()
+
+
+AFTER_STOP: dict[str, Callable[[Path], None]] = {
+    "orphan": _orphan,
+    "stage": _stage,
+    "journal": _journal,
+    "memory": _memory,
+}
 MODES = (*AFTER_ROUND, *AFTER_STOP)

@@ -18,9 +18,11 @@ NOTICED = {
     "lose-once": "LOST",
     "stray-effect": "unknown effects",
     "deaf-watcher": "a watcher was told",
+    "artifact": "is not what was printed",
     "orphan": "left running after the stop",
     "stage": "was left open",
     "journal": "journal: ",
+    "memory": "memory at ",
 }
 """What the campaign says of each sabotage."""
 

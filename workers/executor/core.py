@@ -54,6 +54,10 @@ class Executor:
         """Begin nothing any more."""
         self._stopping = True
 
+    def found(self, entry: Entry) -> list[Effect]:
+        """An earlier life left this entry. An outcome is told again: its Forget may be lost."""
+        return [c.Post(outcomes.decode(entry.outcome))] if entry.state == "ended" else []
+
     # -- the gate's messages --------------------------------------------------------------------------
     def asked(self, event: c.Asked, now: float) -> list[Effect]:
         """A call is to be carried out, perhaps not for the first time."""
@@ -151,7 +155,7 @@ class Executor:
                 call.ending = call.ending or status
                 return []
             case Phase.STAGED:
-                ended = outcomes.cut_off(call.so_far, status, staged=True)
+                ended = outcomes.withdrawn(call.so_far, status)
                 return [*self._end(call, ended, now), c.DiscardStage(call.key)]
             case Phase.MERGING:
                 return []

@@ -67,7 +67,16 @@ class Diff(msgspec.Struct, frozen=True):
             deleted=self.deleted,
             executables=sum(change.executable for change in self.changes),
             digest=self.digest,
+            hooks=sum(_is_hook(change) for change in self.changes),
         )
+
+
+def _is_hook(change: Change) -> bool:
+    """A version control hook that would run: git leaves ``.sample`` and what can't be executed alone."""
+    if change.kind == "deleted" or change.path.endswith(".sample"):
+        return False
+    runs = change.type == "symlink" or (change.type == "file" and change.executable)
+    return runs and "/.git/hooks/" in f"/{change.path}/"
 
 
 def read_diff(workspace_fd: int, stage: Stage, limits: Limits | None = None) -> Diff:

@@ -157,6 +157,12 @@ class Ledger:
                     found.append(Key(bytes(name)[len(prefix) :].decode()))
         return found
 
+    def kept_tasks(self) -> tuple[TaskId, ...]:
+        """The tasks that still have stages."""
+        with self._begin(self._stages) as txn:
+            names = [bytes(name).decode() for name in txn.cursor().iternext(values=False)]
+        return tuple(dict.fromkeys(TaskId(name.partition("/")[0]) for name in names))
+
     def all_stages(self) -> set[Key]:
         """The stages that any task still has."""
         with self._begin(self._stages) as txn:

@@ -71,6 +71,11 @@ def cut_off(outcome: m.Ended, status: CallStatus, *, staged: bool) -> m.Ended:
     return _saying(outcome, f"{why}; {_THROWN_AWAY}" if staged else why, status=status, diff=None)
 
 
+def withdrawn(outcome: m.Ended, status: CallStatus) -> m.Ended:
+    """It had ended by itself, and was told to end before its changes were admitted."""
+    return _saying(outcome, f"ended before its changes to files were admitted; {_THROWN_AWAY}", status=status)
+
+
 def died(outcome: m.Ended, *, staged: bool) -> m.Ended:
     """A signal ended it, or it waited for what never comes."""
     if outcome.status == "waiting_for_input":
@@ -127,7 +132,7 @@ def not_run(key: Key, status: CallStatus) -> m.Ended:
 
 def not_launched(key: Key, text: str, ending: CallStatus | None) -> m.Ended:
     """No sandbox could be made for it."""
-    return m.Ended(key, ending or "error", f"{text}\n[nothing was run]")
+    return not_run(key, ending) if ending else m.Ended(key, "error", f"{text}\n[nothing was run]")
 
 
 def crowded(key: Key, waiting: int) -> m.Ended:

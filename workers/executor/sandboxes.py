@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from ...proto.ids import Key
 from ...sandbox import protocol
-from ...sandbox.client import ZygoteClient
+from ...sandbox.client import ZygoteClient, ZygoteGoneError
 from ...sandbox.layers import Layer
 from ...sandbox.report import Report
 from . import calls as c
@@ -59,6 +59,9 @@ class Listener(Protocol):
 
     def exited(self, event: c.Exited, capture: Capture) -> None:
         """It ended; this is what it printed."""
+
+    def zygote_gone(self) -> NoReturn:
+        """Every sandbox is dead, and no other can be made."""
 
 
 @dataclass
@@ -100,11 +103,14 @@ class Sandboxes:
         protocol.encode(launch)
         running = _Running(key, order, capture)
         fds = [os.dup(workspace_fd), *([os.dup(stage_fd)] if stage_fd is not None else [])]
-        if not order.tty:
-            running.fd, write_fd = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(running.fd, False)
-            fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            fds += [_input(order.stdin), write_fd, os.dup(write_fd)]
+        try:
+            if not order.tty:
+                fds += _pipe(running)
+                fds.insert(-2, _input(order.stdin))
+        except OSError:
+            _close([*fds, *([running.fd] if running.fd >= 0 else [])])
+            raise
+        if running.fd >= 0:
             self._loop.watch(running.fd, lambda: self._drain(running))
         self._running[number], self._number_of[key] = running, number
         self._send(launch, fds)
@@ -136,12 +142,18 @@ class Sandboxes:
             except BlockingIOError:  # a queue full of large commands: soon it is not
                 self._loop.call_later(_AGAIN_S, self._flush)
                 return
+            except ZygoteGoneError:
+                self._listener.zygote_gone()
             _close(fds)
             self._unsent.popleft()
 
     # -- from the zygote ------------------------------------------------------------------------------
     def _hear(self) -> None:
-        for message, fds in self._client.receive():
+        try:
+            heard = self._client.receive()
+        except ZygoteGoneError:
+            self._listener.zygote_gone()
+        for message, fds in heard:
             running = self._running.get(message.id)
             if running is None:
                 _close(fds)
@@ -202,6 +214,15 @@ def _refusal(message: protocol.Refused, cwd: str) -> str:
         return f"cwd {cwd!r}: no such folder in the workspace"
     text = f"no sandbox could be made ({message.layer}): {message.message}"
     return f"{text}\n{message.remedy}" if message.remedy else text
+
+
+def _pipe(running: _Running) -> list[int]:
+    """Make the pipe for both outputs; gives its writing end, twice."""
+    running.fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(running.fd, False)
+    with suppress(PermissionError):  # over the user's share of pipe pages (pipe(7)): then it is a small one
+        fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return [write_fd, os.dup(write_fd)]
 
 
 def _input(data: bytes) -> int:

@@ -23,7 +23,7 @@ from ...proto import messages as m
 from ...proto.config import Config
 from ...proto.errors import HomeostatError
 from ...proto.ids import Key, TaskId
-from ...sandbox.client import ZygoteClient, ZygoteGoneError
+from ...sandbox.client import ZygoteClient
 from . import calls as c
 from . import core
 from .artifacts import Artifacts
@@ -99,7 +99,7 @@ class ExecutorShell:
         self._stages = Stages(context.home / "stages" / str(context.index), self._workspaces, owner)
         self._jobs = Jobs()
         zygote = ZygoteClient(socket.socket(fileno=context.fds["zygote"]))
-        self._sandboxes = Sandboxes(zygote, _OrExit(loop), self)
+        self._sandboxes = Sandboxes(zygote, loop, self)
         self._todo: deque[c.Effect] = deque()
         self._timer: Timer | None = None
         self._due: float | None = None
@@ -110,6 +110,8 @@ class ExecutorShell:
         wanted = self._ledger.all_stages()
         self._stages.settle(self._workspace_of, lambda key: self._ledger.blind or key in wanted)
         self._loop.watch(self._jobs.fd, self._jobs_done)
+        for _, entry in self._ledger.entries():
+            self._do(self._core.found(entry))
         self._loop.ready()
 
     def _workspace_of(self, key: Key) -> str:
@@ -118,8 +120,10 @@ class ExecutorShell:
 
     # -- the loop's calls -----------------------------------------------------------------------------
     def on_welcome(self) -> None:
-        """A gate knows us; what it wants it will ask for."""
+        """A gate knows us; what it wants it will ask for. What ended unheard by us it says when it knows."""
         self._welcomed = True
+        if tasks := self._ledger.kept_tasks():
+            self._loop.post(m.Keeping(tasks))
 
     def on_message(self, message: m.ToExecutor) -> None:
         """One message of the gate."""
@@ -176,6 +180,11 @@ class ExecutorShell:
             self._jobs.submit(
                 event.key, capture.finish, lambda output: self._happened(c.Closed(event.key, output))
             )
+
+    def zygote_gone(self) -> NoReturn:
+        """Nothing can be done any more: the supervisor restarts the pair."""
+        print("the zygote is gone, and every sandbox with it", file=sys.stderr, flush=True)
+        sys.exit(_ZYGOTE_GONE_EXIT)
 
     def _jobs_done(self) -> None:
         self._jobs.deliver()
@@ -236,8 +245,6 @@ class ExecutorShell:
             capture = Capture(self._artifacts.writer(execute.output_limit_bytes), made.text_limit_bytes)
             self._sandboxes.start(key, made, workspace_fd, stage_fd, capture)
         except (HomeostatError, OSError) as error:
-            if isinstance(error, ZygoteGoneError):
-                _leave()
             self._happened(
                 c.NotLaunched(key, error.message if isinstance(error, HomeostatError) else str(error))
             )
@@ -279,31 +286,6 @@ class ExecutorShell:
             self._stages.close()
             self._ledger.close(settled=self._welcomed)
             self._loop.finish()
-
-
-class _OrExit:
-    """The loop, for callbacks that end the process when the zygote has ended."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self.unwatch = loop.unwatch
-        self.call_later = loop.call_later
-
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Watch, and leave when the callback meets the zygote's end."""
-
-        def guarded() -> None:
-            try:
-                callback()
-            except ZygoteGoneError:
-                _leave()
-
-        self._loop.watch(fd, guarded)
-
-
-def _leave() -> NoReturn:
-    print("the zygote is gone, and every sandbox with it", file=sys.stderr, flush=True)
-    sys.exit(_ZYGOTE_GONE_EXIT)
 
 
 def make(context: Context, loop: Loop) -> ExecutorShell:

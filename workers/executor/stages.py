@@ -10,6 +10,7 @@ Source: DESIGN §4 "Staged effects", §6 "Executor".
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -65,11 +66,20 @@ class Stages:
         """
         for name in sweep(self._fd):
             key = Key(name)
-            found = self.find(key)
-            if found == "open" or (found == "merged" and not is_wanted(key)):
-                Stage.open(self._fd, key).discard()
-            elif found == "committed" and (path := workspace_of(key)):
-                self.roll_forward(key, path)  # trouble is met again, and told, when the call is asked for
+            try:
+                self._settle(key, workspace_of(key), is_wanted=is_wanted(key))
+            except (
+                HomeostatError,
+                OSError,
+            ) as error:  # one bad stage must not keep all calls from being served
+                print(f"stage {key} is left alone: {error}", file=sys.stderr, flush=True)
+
+    def _settle(self, key: Key, path: str, *, is_wanted: bool) -> None:
+        found = self.find(key)
+        if found == "open" or (found == "merged" and not is_wanted):
+            Stage.open(self._fd, key).discard()
+        elif found == "committed" and path:
+            self.roll_forward(key, path)  # trouble is met again, and told, when the call is asked for
 
     def find(self, key: Key) -> Found:
         """What the disk has of this key."""
@@ -123,7 +133,9 @@ class Stages:
         return MergeEnded(key)
 
     def roll_forward(self, key: Key, path: str) -> MergeEnded:
-        """Complete the merge that an earlier life began."""
+        """Complete the merge that an earlier life began; a complete one needs no workspace any more."""
+        if self.find(key) == "merged":
+            return MergeEnded(key)
         try:
             workspace_fd = self._workspaces.open(path)
         except WorkspaceError as error:

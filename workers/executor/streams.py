@@ -81,8 +81,8 @@ class Capture:
         artifact = writer.finish(always=self._stripper.replaced)
         note = writer.trouble
         kept = f"whole output: artifact {artifact}" if artifact else ""
-        if writer.kept_bytes < writer.seen_bytes and artifact:
-            kept = f"its first {writer.kept_bytes} bytes: artifact {artifact}"
+        if writer.kept_bytes < writer.seen_bytes and not note:
+            kept = f"its first {writer.kept_bytes} bytes: artifact {artifact}" if artifact else ""
             note = f"printed {writer.seen_bytes} bytes; only the first {writer.kept_bytes} were kept"
         return Output(self._excerpt.text(kept), artifact, writer.seen_bytes, note)
 

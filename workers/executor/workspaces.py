@@ -10,6 +10,7 @@ Source: DESIGN §3 (identities), §4 ("owners of the workspace must be mapped"),
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -75,11 +76,10 @@ class Workspaces:
             raise WorkspaceError(f"the workspace {path} would hold homeostat's own files")
 
     def _make(self, whole: str) -> None:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(whole, 0o700)
-        except FileExistsError:
-            return
-        if self._owner:
+        # One that is still ours was made by a life that was killed before it could give it away.
+        if self._owner and os.lstat(whole).st_uid == os.geteuid():
             os.chown(whole, *self._owner, follow_symlinks=False)
 
     def _check_owner(self, fd: int, path: str) -> None:

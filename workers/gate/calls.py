@@ -160,6 +160,14 @@ class Calls(Tasks):
             self._outcome(*found, message, now_ns)
         self.round.after.append((role, index, m.Forget(message.key)))
 
+    def on_keeping(self, message: m.Keeping, index: int) -> None:
+        """An executor keeps stages for these tasks; of the ended ones it, or our own former life, has not
+        heard.
+        """
+        for task in message.tasks:
+            if task not in self.by_id:
+                self.round.after.append(("executor", index, m.EndTask(task)))
+
     def _outcome(self, task: Task, call: OpenCall, ended: m.Ended, now_ns: int) -> None:
         """Record how a call ended; the step may now be complete, or in doubt."""
         outcome = r.Outcome(

@@ -86,6 +86,6 @@ class Counting:
             "system_event": metrics.system_events,
             "request": metrics.requests,
             "records": metrics.records,
-            "provider": metrics.provider_calls,
+            "provider": metrics.provider_failures,
         }[name]
         return counter.labels(*labels) if labels else counter

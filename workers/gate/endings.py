@@ -12,6 +12,7 @@ from ...proto import messages as m
 from ...proto import records as r
 from ...proto.ids import TaskStatus
 from .calls import Calls
+from .effects import Round
 from .pipeline import budget
 from .projection import doubt_text
 from .state import OpenCall, Task
@@ -70,10 +71,25 @@ class Endings(Calls):
         self._ended(task, call, ended, world_changed=happened)
 
     # -- time ------------------------------------------------------------------------------------------
+    def restore(self, task: Task) -> None:
+        """Take over an open task from disk."""
+        super().restore(task)
+        self._expect(task)
+
+    def take_round(self) -> Round:
+        """Give the effects collected since the last time; note the deadlines that they brought."""
+        for task in self.round.heads.values():
+            self._expect(task)
+        return super().take_round()
+
+    def _expect(self, task: Task) -> None:
+        due = self._due(task)
+        if due is not None and (self._soonest_ns is None or due < self._soonest_ns):
+            self._soonest_ns = due
+
     def next_deadline_ns(self) -> int | None:
-        """When on_time() has something to do."""
-        dues = [due for task in self.tasks.values() if (due := self._due(task)) is not None]
-        return min(dues) if dues else None
+        """When to call on_time(): at the soonest deadline, or earlier for one that is no more."""
+        return self._soonest_ns if self.tasks else None
 
     def _due(self, task: Task) -> int | None:
         dues = [call.deadline_ns + ABORT_GRACE_NS for call in task.calls if _has_deadline(call)]
@@ -83,7 +99,9 @@ class Endings(Calls):
         return min(dues, default=None)
 
     def on_time(self, now_ns: int) -> None:
-        """Enforce every deadline that has passed."""
+        """Enforce every deadline that has passed. Costs a comparison while none has."""
+        if self._soonest_ns is None or now_ns < self._soonest_ns:
+            return
         for task in list(self.tasks.values()):
             due = self._due(task)
             if due is None or now_ns < due:
@@ -93,6 +111,8 @@ class Endings(Calls):
             for call in task.calls:
                 if _has_deadline(call) and now_ns >= call.deadline_ns + ABORT_GRACE_NS:
                     self._late(task, call, now_ns)
+        dues = (due for task in self.tasks.values() if (due := self._due(task)) is not None)
+        self._soonest_ns = min(dues, default=None)
 
     def _stop_overdue(self, task: Task, now_ns: int) -> None:
         if task.status in _WAITING:

@@ -129,11 +129,15 @@ class Gate:
             self.phase.write(Phase.RUN)
             self._read(dict(events))
             self._push()
-            if self.linger.worth_it() and not self.requests.owes and not self.core.round.after:
+            if self.linger.worth_it() and not self.requests.owes and self._nobody_waits():
                 self._read(dict(self.poller.poll(1)))
                 self._push()
             self._commit()
         self._commit()
+
+    def _nobody_waits(self) -> bool:
+        """No effect waits for the sync: only words that an executor may forget an outcome."""
+        return all(isinstance(message, m.Forget) for _, _, message in self.core.round.after)
 
     def _timeout_ms(self) -> int | None:
         if self.core.owes or not self.core.round.empty():
@@ -174,6 +178,8 @@ class Gate:
                 core.on_ended(message, peer.role, peer.index, now_ns)
             case m.StagedDiff() if peer.role == "executor":
                 core.on_staged(message, peer.index, now_ns)
+            case m.Keeping() if peer.role == "executor":
+                core.on_keeping(message, peer.index)
             case m.Follow() if peer.role == "memory":
                 self.followers.follow(message.name, peer.role, peer.index, message.after)
             case m.Followed() if peer.role == "memory":

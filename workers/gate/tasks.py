@@ -49,6 +49,8 @@ class Tasks:
         """Observations of the current step, until it is complete."""
         self._own: list[tuple[int, int]] = []
         """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
+        self._soonest_ns: int | None = None
+        """No deadline passes before this."""
         self.observed: Callable[[str, Any], None] = _uncounted
         """Counts for the metrics."""
 

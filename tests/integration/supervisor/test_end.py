@@ -143,7 +143,6 @@ def test_supervisor_refuses_a_home_when_it_is_a_file(home: Path) -> None:
 
 
 @pytest.mark.unprivileged
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_supervisor_refuses_a_home_when_it_is_not_writable(home: Path) -> None:
     """The file system's refusal becomes one clear message."""
     home.parent.chmod(0o511)

@@ -26,7 +26,7 @@ m = Metrics(Path(sys.argv[1]), role, int(index))
 m.steps.inc(2); m.records.inc(); m.system_events.inc()
 m.tasks.labels(status="done").inc(); m.verdicts.labels(stage="policy", verdict="permit").inc()
 m.effects.labels("once", "ok").inc(); m.requests.labels("submit", "ok").inc()
-m.tokens.labels("input").inc(10); m.provider_calls.labels("ok").inc(); m.messages.labels("in").inc()
+m.tokens.labels("input").inc(10); m.provider_failures.labels("cut").inc()
 m.commit_seconds.observe(0.002); m.call_seconds.labels("read").observe(0.3)
 print(int("http.server" in sys.modules))
 """

@@ -30,7 +30,8 @@ class Asker:
         os.lseek(settings, 0, os.SEEK_SET)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "homeostat.workers.nursery", "--fd", str(theirs.fileno()),
-             "--config-fd", str(settings), "--supervisor", str(claimed_pid), "--entry", "tests.fakes.worker:main"],
+             "--config-fd", str(settings), "--supervisor", str(claimed_pid),
+             "--entry", "tests.fakes.worker:main"],
             pass_fds=[theirs.fileno(), settings], env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -135,11 +136,22 @@ def test_nursery_has_one_thread_and_nothing_open_when_it_waits(asker: Asker) -> 
     assert len(list((process / "task").iterdir())) == 1
 
 
+def test_nursery_goes_on_when_a_worker_dies_as_soon_as_it_was_told_of(asker: Asker) -> None:
+    """Workers are killed at any moment; only an unanswered start costs the nursery."""
+    for _ in range(20):
+        answer = asker.start()
+        assert isinstance(answer, m.Forked)
+        asker.known.add(answer.pid)
+        os.kill(answer.pid, signal.SIGKILL)
+    assert asker.process.poll() is None
+
+
 @pytest.mark.unprivileged
 def test_nursery_says_so_when_the_kernel_refuses_a_fork(asker: Asker) -> None:
     """The refusal reaches the supervisor as a message, and the nursery goes on once forks are allowed."""
     asker.parked()
-    former = resource.prlimit(asker.process.pid, resource.RLIMIT_NPROC, (1, -1))
+    former = resource.prlimit(asker.process.pid, resource.RLIMIT_NPROC)
+    resource.prlimit(asker.process.pid, resource.RLIMIT_NPROC, (1, former[1]))
     assert isinstance(asker.start(), m.Forked)  # was parked before
     assert asker.start() == m.ForkFailed("memory", 0, 7, os.strerror(errno.EAGAIN))
     resource.prlimit(asker.process.pid, resource.RLIMIT_NPROC, former)
@@ -151,7 +163,8 @@ def test_nursery_and_parked_worker_die_when_the_supervisor_is_killed(tmp_path: P
     """PDEATHSIG is armed in both themselves: no supervisor, nobody."""
     program = (
         "import os, sys, time, prctl; from pathlib import Path; prctl.set_child_subreaper(True);"
-        "from tests.integration.supervisor.test_nursery import Asker; a = Asker(Path(sys.argv[1]), os.getpid());"
+        "from tests.integration.supervisor.test_nursery import Asker;"
+        "a = Asker(Path(sys.argv[1]), os.getpid());"
         "print(a.process.pid, a.parked(), flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(

@@ -185,3 +185,22 @@ key_env = "FAKE_KEY"
         environment = Path(f"/proc/{pid}/environ")
         if os.access(environment, os.R_OK):
             assert b"sk-made-up" not in environment.read_bytes()
+
+
+def test_start_is_asked_for_again_when_the_parked_worker_dies(supervise: Supervise) -> None:
+    """Whoever kills the process that waits for the next start costs some time, and no worker."""
+    supervised = supervise()
+    supervised.ready()
+
+    def parked() -> int | None:
+        known = {worker.pid for worker in supervised.status().workers} | {supervised.nursery()}
+        tasks = Path(f"/proc/{supervised.process.pid}/task").glob("*/children")
+        strangers = {int(word) for path in tasks for word in path.read_text().split()} - known
+        return next(iter(strangers), None)
+
+    nursery, epoch = supervised.nursery(), supervised.worker("memory.0").epoch
+    victim = eventually(parked, "a parked worker")
+    os.kill(victim, signal.SIGKILL)
+    os.kill(supervised.pid("memory.0"), signal.SIGKILL)
+    supervised.again("memory.0", epoch)
+    assert supervised.nursery() != nursery

@@ -414,3 +414,10 @@ def test_outcomes_survive_the_ledger() -> None:
     outcome = m.Ended(key(), "error", "t", 1, None, "a" * 64, 5, 0.25, DIFF, "ns7", "n")
     assert outcomes.decode(outcomes.encode(outcome)) == outcome
     assert msgspec.structs.asdict(outcome)["note"] == "n"
+
+
+def test_core_tells_an_outcome_again_when_an_earlier_life_left_it() -> None:
+    """Its Forget may have been lost with the process; what was only begun is the gate's to ask for."""
+    known = m.Ended(key(), "ok", "done", exit_code=0)
+    assert Executor().found(entry("ended", "staged", outcomes.encode(known))) == [c.Post(known)]
+    assert Executor().found(entry("started", "once")) == []

@@ -143,6 +143,30 @@ def test_diff_counts_what_was_written_and_deleted(bench: lab.Bench) -> None:
     assert diff.counts == {"created": 1, "changed": 1, "deleted": 3}
 
 
+@pytest.mark.parametrize(
+    ("act", "hooks"),
+    [
+        (lambda root: _hook(root / ".git/hooks/pre-commit", 0o755), 1),
+        (lambda root: _hook(root / "deep/er/.git/hooks/post-merge", 0o755), 1),
+        (lambda root: _hook(root / ".git/hooks/pre-commit.sample", 0o755), 0),
+        (lambda root: _hook(root / ".git/hooks/pre-commit", 0o644), 0),
+        (lambda root: _hook(root / "hooks/pre-commit", 0o755), 0),
+        (lambda root: ((root / ".git").mkdir(), (root / ".git/hooks").symlink_to("../elsewhere")), 1),
+    ],
+)
+def test_summary_counts_hooks_that_would_run(
+    bench: lab.Bench, act: Callable[[Path], object], hooks: int
+) -> None:
+    """A hook is what git would execute later, with a person's rights; samples are left alone."""
+    assert after(bench, act).summary(0).hooks == hooks
+
+
+def _hook(path: Path, mode: int) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(mode)
+
+
 def test_diff_digest_is_the_same_when_the_same_was_done_again(bench: lab.Bench) -> None:
     """Two clean runs of one call agree; another byte does not."""
     digests = []

@@ -116,3 +116,14 @@ def abandon(ledger: Ledger) -> None:
     """What a power failure leaves: nothing closed in order (the lock goes with the process)."""
     ledger._env.close()
     os.close(ledger._lock_fd)
+
+
+def test_ledger_names_the_tasks_whose_stages_are_kept(tmp_path: Path) -> None:
+    """Each once, until its last stage is dropped."""
+    ledger = Ledger(tmp_path)
+    for task, number in (("t1", 1), ("t1", 2), ("t2", 3)):
+        ledger.keep_stage(TaskId(task), Key(f"{number:032x}"))
+    assert ledger.kept_tasks() == ("t1", "t2")
+    ledger.drop_stage(TaskId("t2"), Key(f"{3:032x}"))
+    assert ledger.kept_tasks() == ("t1",)
+    ledger.close(settled=True)

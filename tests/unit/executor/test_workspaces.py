@@ -74,3 +74,15 @@ def test_workspaces_reaches_fresh_ones_when_a_folder_above_is_closed(
     fd = Workspaces(Path(), "/closed/home", None).open("/closed/home/workspaces/t1")
     os.close(fd)
     assert (home / "workspaces" / "t1").is_dir()
+
+
+@pytest.mark.root
+def test_workspaces_gives_a_fresh_one_away_when_its_maker_was_killed(home: Path) -> None:
+    """A SIGKILL between making it and handing it over left it with the executor's own uid."""
+    owner = command_owner(64_100)
+    assert owner is not None
+    (home / "workspaces" / "t1").mkdir(mode=0o700)
+    fd = Workspaces(home, str(home), owner).open(str(home / "workspaces" / "t1"))
+    status = os.fstat(fd)
+    os.close(fd)
+    assert (status.st_uid, status.st_gid) == owner

@@ -93,6 +93,8 @@ class Stand:
             head = decode_head(data)
             if isinstance(head, Task):
                 self.core.restore(head)
+            else:
+                self.core.counts[head.status] = self.core.counts.get(head.status, 0) + 1
 
     # -- words -------------------------------------------------------------------------------------------
     def up(self, *roles: str) -> None:

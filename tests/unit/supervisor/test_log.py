@@ -26,3 +26,18 @@ def test_log_is_moved_aside_when_it_has_grown_large(tmp_path: Path, monkeypatch:
     assert (tmp_path / "x.log.1").read_text() == "more than ten bytes\n"
     assert log.tail(path) == "new"
     assert log.tail(tmp_path / "none") == ""
+
+
+def test_log_does_not_wait_when_nobody_reads_its_front(tmp_path: Path) -> None:
+    """A full pipe or a stopped terminal costs lines there, never the supervisor; the file has them all."""
+    reader, writer = os.pipe()
+    fd = log.open_log(tmp_path / "x.log")
+    write = log.Log(fd, writer)
+    for number in range(2_000):
+        write("info", "event", number=number, text="x" * 100)
+    assert len((tmp_path / "x.log").read_text().splitlines()) == 2_000
+    os.close(reader)
+    write("info", "last")
+    assert log.tail(tmp_path / "x.log").endswith("event=last")
+    for one in (writer, fd):
+        os.close(one)

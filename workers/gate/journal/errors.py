@@ -29,7 +29,7 @@ import lmdb
 from ....proto.errors import DiskFullError, JournalDamagedError, JournalError, JournalNewerError
 
 _STOP_FIRST = "stop the homeostat that runs on this home, or choose another home"
-_BACKUP = "run `homeostat journal verify` for the extent, then restore the home from a backup"
+_BACKUP = "keep a copy of the home, then restore it from a backup or start on a fresh one"
 _BUG = "this is an error in homeostat: please report it with the crash report"
 
 
@@ -106,7 +106,7 @@ class JournalDiskFullError(DiskFullError):
     def __init__(self, path: Path) -> None:
         """Take the journal's folder."""
         super().__init__(
-            f"no room is left on the disk of {path}", remedy="free some space; what waits goes on then"
+            f"no room is left on the disk of {path}", remedy="free some space and start again: nothing that was accepted is lost"
         )
         self.path = path
 
@@ -120,7 +120,7 @@ class JournalMapFullError(JournalError):
         """Take the size that the map may not exceed."""
         super().__init__(
             f"the journal reached its limit of {limit_bytes} bytes",
-            remedy="archive ended tasks, or raise the journal's size limit in the configuration",
+            remedy="raise journal.map_bytes in the configuration",
         )
         self.limit_bytes = limit_bytes
 

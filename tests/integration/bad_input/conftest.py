@@ -1,0 +1,54 @@
+"""Short folders, and one running home that every test of refusals finds and leaves unharmed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.bad_input.stand import Home
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A short path (unix sockets) that workers of other users may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="hs-bad-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home(root: Path) -> Iterator[Home]:
+    """A home that nobody runs yet."""
+    one = Home(root)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Home]:
+    """A running home for all."""
+    folder = Path(tempfile.mkdtemp(prefix="hs-bad-"))
+    folder.chmod(0o755)
+    one = Home(folder)
+    try:
+        one.start()
+        yield one
+        assert one.stop() == 0
+    finally:
+        one.close()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def running(served: Home) -> Iterator[Home]:
+    """The running home. A task that was accepted before the test ends well after it; no worker has died."""
+    before = served.workers()
+    accepted = served.accept()
+    yield served
+    assert served.ends(accepted) == "done"
+    assert served.workers() == before
