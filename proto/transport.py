@@ -45,10 +45,15 @@ def router(
     listener_fd: int,
     max_bytes: int,
     curve_secret: bytes | None = None,
+    received_messages: int = QUEUE_MESSAGES,
 ) -> zmq.Socket[bytes]:
-    """The gate's end on a listening descriptor that it inherited (ZMQ_USE_FD); with a secret key, CURVE."""
+    """The gate's end on a listening descriptor that it inherited (ZMQ_USE_FD); with a secret key, CURVE.
+
+    ``received_messages`` bounds what waits of one connection; beyond it ZeroMQ stops reading from there.
+    """
     sock = context.socket(zmq.ROUTER)
     _common(sock, max_bytes)
+    sock.setsockopt(zmq.RCVHWM, received_messages)
     sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
     sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
     if curve_secret is not None:

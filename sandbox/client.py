@@ -6,13 +6,14 @@ Invariants: what `receive` gives is whole messages in the order in which they we
 """
 
 import os
+import select
 import socket
 import stat
 from collections.abc import Sequence
 
 from ..proto.errors import HomeostatError
 from . import protocol
-from .protocol import Kill, Launch, ToOwner
+from .protocol import Greet, Kill, Launch, ToOwner
 
 
 class ZygoteGoneError(HomeostatError):
@@ -31,6 +32,18 @@ class ZygoteClient:
     def fileno(self) -> int:
         """The descriptor to wait for: readable when `receive` has something."""
         return self._sock.fileno()
+
+    def wait_served(self) -> None:
+        """Wait until the zygote serves us: of what its former owner started, nothing lives then.
+
+        Before anything was asked for. Blocks for as long as the kernel takes to end those sandboxes. Raises
+        ZygoteGoneError.
+        """
+        self._send(protocol.encode(Greet()), ())
+        readable = select.poll()
+        readable.register(self._sock.fileno(), select.POLLIN)
+        while not self.receive():
+            readable.poll()
 
     def launch(self, launch: Launch, fds: Sequence[int]) -> None:
         """Ask for a sandbox; `fds` stay the caller's. Raises MessageTooLargeError, BlockingIOError,

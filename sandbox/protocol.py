@@ -81,8 +81,18 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", forbid_unknown_fields=Tr
     max_rss_bytes: int
 
 
-ToZygote = Launch | Kill
-ToOwner = Launched | Refused | Exited
+class Greet(msgspec.Struct, frozen=True, tag="greet", forbid_unknown_fields=True):
+    """Tell me when you serve me."""
+
+
+class Greeted(msgspec.Struct, frozen=True, tag="greeted", forbid_unknown_fields=True):
+    """This owner is served: of what a former one started, nothing lives any more."""
+
+    id: int = 0
+
+
+ToZygote = Launch | Kill | Greet
+ToOwner = Launched | Refused | Exited | Greeted
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote)

@@ -28,7 +28,7 @@ from .kernel import FilterProgram
 from .layers import Layer, LayerError
 from .namespaces import Ids
 from .order import Filters, Making
-from .protocol import Kill, Launch
+from .protocol import Greet, Greeted, Kill, Launch
 from .tenant import Tenant, refusal
 
 MAX_SANDBOXES: Final = 128
@@ -235,6 +235,9 @@ class _Server:
                 if identity in self._tenants:
                     self._tenants[identity].kill()
                 protocol.close(fds)
+            case Greet():
+                protocol.close(fds)
+                self._send(Greeted(), [])
 
     def _send(self, message: protocol.ToOwner, fds: list[int]) -> None:
         """Queue and try at once; the descriptors are closed when they are sent."""

@@ -74,8 +74,8 @@ def run(
 def _check_kernel() -> None:
     """Refuse a kernel without the one thing that all confinement rests on. Raises ProtectionError.
 
-    Workers would find it out too, but in any order and after the home was made. Tried in a fork, whose modules
-    (2 MB) this process then need not keep; a trial that breaks says nothing, and leaves it to the workers.
+    Workers would find it out too, but in any order and after the home was made. Tried in a fork, whose
+    modules (2 MB) this process then need not keep; a trial that breaks leaves it to the workers.
     """
     read, write = os.pipe()
     child = os.fork()

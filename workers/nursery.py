@@ -213,6 +213,7 @@ def _worker(start: m.WorkerStart, fds: dict[str, int], entry: Entry, nursery: so
         nursery.close()
         _bind_to(start.supervisor_pid)
         _reset_signals()
+        _name_process(start)
         gc.enable()
         _take_environment(fds)
         entry(start, fds)
@@ -225,6 +226,13 @@ def _worker(start: m.WorkerStart, fds: dict[str, int], entry: Entry, nursery: so
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _name_process(start: m.WorkerStart) -> None:
+    """Let ps and top tell the workers apart."""
+    name = f"{start.role}.{start.index}"
+    prctl.set_name(name)
+    prctl.set_proctitle(f"homeostat: {name}")
 
 
 def _settle_descriptors(fds: dict[str, int], nursery: int) -> None:

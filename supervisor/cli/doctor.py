@@ -29,7 +29,10 @@ _SIGNS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
 @click.command()
 @click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="The settings to check against."
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, readable=False),
+    help="The settings to check against.",
 )
 @common()
 @click.pass_obj

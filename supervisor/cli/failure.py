@@ -41,9 +41,9 @@ def report_crash(error: Exception, settings: Settings) -> None:
 def _write_log(text: str, settings: Settings) -> Path | None:
     """Under the home where that exists, else in the folder for temporary files."""
     name = f"cli-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.log"
-    for folder in (lambda: settings.home / "log", lambda: Path(tempfile.gettempdir())):
+    for in_home in (True, False):
         try:
-            path = folder() / name
+            path = (settings.home / "log" if in_home else Path(tempfile.gettempdir())) / name
             with path.open("x", encoding="utf-8", errors="replace") as file:
                 file.write(text)
         except (OSError, HomeostatError):

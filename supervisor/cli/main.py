@@ -9,12 +9,13 @@ Source: issue-level contract in docs/PROTOCOL.md "Exit codes"; click's "Lazily L
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Any, NoReturn
 
 import click
 
-from ...proto.errors import HomeostatError
+from ...proto.errors import HomeostatError, UsageError
 from .failure import EX_SOFTWARE, INTERRUPTED, PIPE_CLOSED, report, report_crash
 from .settings import Settings, common
 from .text import ReaderGoneError
@@ -80,6 +81,13 @@ def run(arguments: list[str] | None = None) -> int:
     except HomeostatError as error:
         report(error)
         return error.exit_code
+    except UnicodeEncodeError as error:
+        if error.encoding != "utf-8":
+            report_crash(error, settings)
+            return EX_SOFTWARE
+        # A request is text; bytes of a command line that are none come to us as lone surrogates.
+        report(UsageError(f"{error.object[:80]!r} is not UTF-8", expected="arguments that are text"))
+        return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except ReaderGoneError:
@@ -92,6 +100,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # An old locale must not turn an answer into an error.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())
 
 

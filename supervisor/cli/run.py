@@ -19,7 +19,12 @@ from .settings import Settings, common
 
 
 @click.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="A TOML file of settings.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, readable=False),
+    help="A TOML file of settings.",
+)
 @common(json=False)
 @click.pass_obj
 def run(settings: Settings, config_path: Path | None) -> int:

@@ -15,20 +15,22 @@ from pathlib import Path
 
 import click
 
-from ...proto.errors import HomeostatError, UnreachableError
+from ...proto.errors import HomeostatError, UnreachableError, UsageError
 from .. import control
 from .settings import Settings, common
 from .status import processes
 from .text import say, say_json
 
 _LOOK_AGAIN_S = 0.05
+_LONGEST_S = 1_000_000
+"""poll(2) counts milliseconds in an int."""
 
 
 @click.command()
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=float,
     default=60.0,
     show_default=True,
     help="Seconds to wait until it is gone.",
@@ -37,6 +39,8 @@ _LOOK_AGAIN_S = 0.05
 @click.pass_obj
 def stop(settings: Settings, timeout_s: float) -> None:
     """Ask the supervisor to drain and stop, and wait until it is gone. Open tasks go on at the next start."""
+    if not 0 <= timeout_s <= _LONGEST_S:  # NaN too
+        raise UsageError(f"--timeout {timeout_s}", field="timeout", expected=f"0 to {_LONGEST_S} seconds")
     pid = processes(settings.home).pid
     pidfd = _pidfd(pid)
     control.ask(settings.home, control.Stop())

@@ -29,10 +29,15 @@ from .text import brief, say, say_json
 @click.argument("objective")
 @click.option("--agent", default="default", show_default=True, help="The agent that does it.")
 @click.option(
-    "--plan", "plan_file", type=click.Path(path_type=Path), help="A TOML file of steps to carry out."
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path, readable=False),
+    help="A TOML file of steps to carry out.",
 )
 @click.option(
-    "--workspace", type=click.Path(path_type=Path), help="The folder to work in. Default: a fresh one."
+    "--workspace",
+    type=click.Path(path_type=Path, readable=False),
+    help="The folder to work in. Default: a fresh one.",
 )
 @click.option("--key", default="", help="Submitting the same key again gives the same task.")
 @click.option("--wait", is_flag=True, help="Show progress, and exit as the task ended.")

@@ -9,13 +9,14 @@ Source: docs/PROTOCOL.md "JSON of the command line".
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
 
 from ...proto import wire
 from ...proto.errors import UsageError
+from ...proto.ids import TaskStatus
 from .settings import Settings, common
 from .text import brief, duration, printable, say, say_json, table
 
@@ -29,6 +30,12 @@ _PAGE = 500
 @click.pass_obj
 def tasks(settings: Settings, status: str, limit: int) -> None:
     """List tasks, newest first."""
+    if status and status not in get_args(TaskStatus):
+        raise UsageError(
+            f"--status {status[:40]}: no task has it",
+            field="status",
+            expected=", ".join(get_args(TaskStatus)),
+        )
     rows: list[wire.TaskView] = []
     before = 0
     with settings.client() as client:

@@ -21,7 +21,7 @@ from .text import say, say_json
 @click.option(
     "--from",
     "cursor",
-    type=click.IntRange(min=0),
+    type=click.IntRange(min=0, max=(1 << 63) - 1),
     default=0,
     metavar="CURSOR",
     help="Begin after this position.",

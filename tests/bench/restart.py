@@ -1,7 +1,7 @@
 """kill -9 of a worker to serving again, per role, under a light load.
 
-Owns: what "serving again" means: the supervisor heard the new incarnation's Ready, said with its state loaded;
-    a task that needs all of them is done afterwards.
+Owns: what "serving again" means: the supervisor heard the new incarnation's Ready, said with its state
+    loaded; a task that needs all of them is done afterwards.
 Must not know: how restarts are made.
 Invariant: polled without sleeping longer than 0.2 ms, so the figure includes at most that.
 Source: issue 2 "Speed": 15 ms median.

@@ -8,6 +8,8 @@ Source: issue "The spine", `make chaos`; DESIGN §2 law 3 ("any number of times,
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,8 +22,11 @@ from .tree import WORKERS, Tree
 
 VICTIMS = (*WORKERS, "nursery", "supervisor", "restart")
 """``restart`` is no kill: the supervisor is told to stop while tasks run, and started again."""
-MOMENTS = ("proposed", "decided", "staged", "outcome")
-"""Events after which something is under way that a random moment rarely meets, such as a merge."""
+MOMENTS = ("proposed", "decided", "staged", "outcome", "merge", "merge")
+"""When something is under way that a random moment rarely meets: after a journal event, or (``merge``)
+when the disk shows a commit record that was not there before, so that files are being replaced right now.
+"""
+_PAUSES_S = {"": (0.05, 0.4, 1.0), "merge": (0.0, 0.0005, 0.003)}
 MOMENT_S = 1.0
 LATE_S = 20.0
 POLL_S = 0.004
@@ -45,7 +50,7 @@ def draw_kills(rng: Random, count: int) -> list[Kill]:
     kills = []
     for _ in range(count):
         moment = rng.choice(["", *MOMENTS])
-        longest_s = rng.choice([0.002, 0.02, 0.1] if moment else [0.05, 0.4, 1.0])
+        longest_s = rng.choice(_PAUSES_S.get(moment, (0.002, 0.02, 0.1)))
         pause_s = rng.uniform(0.0, longest_s)
         lot = rng.random()
         if lot < 0.12:
@@ -60,6 +65,27 @@ def draw_kills(rng: Random, count: int) -> list[Kill]:
             victims = (rng.choice([*WORKERS, *WORKERS, "executor", "gate", "nursery"]),)
         kills.append(Kill(moment, pause_s, victims))
     return kills
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A process that is about to die; held by its pidfd, so that nobody else can be hit."""
+
+    name: str
+    epoch: int
+    pidfd: int | None
+
+    def kill(self) -> bool:
+        """SIGKILL it; false if it is dead already or was never there."""
+        if self.pidfd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(self.pidfd)
+        return True
 
 
 @dataclass
@@ -103,15 +129,16 @@ class Killer:
     def run(self, kills: list[Kill], log: Callable[[str], None]) -> None:
         """Everything in order; returns when the last has been done and the tree had time to recover."""
         for kill in kills:
+            log(str(kill))
+            if kill.moment == "merge" and kill.victims != ("restart",):
+                self._at_a_merge(kill)
+                continue
             self._await_moment(kill.moment)
             self._watch(time.monotonic() + kill.pause_s, until_served=False)
-            log(str(kill))
-            if kill.victims == ("supervisor",):
-                self._kill_supervisor()
-            elif kill.victims == ("restart",):
+            if kill.victims == ("restart",):
                 self._restart()
             else:
-                self._kill_workers(kill.victims)
+                self._kill(self._aim(kill.victims))
         self._watch(time.monotonic() + LATE_S, until_served=True)
         self._tally.unserved += [f"{name} does not serve {LATE_S:g} s after a kill" for name in self._awaited]
 
@@ -121,12 +148,49 @@ class Killer:
         while kind and self._happened(kind) == before and time.monotonic() < until:
             self._watch(time.monotonic() + POLL_S / 4, until_served=False)
 
-    def _kill_supervisor(self) -> None:
-        began = time.monotonic()
-        self._tally.survivors += self._tree.kill_supervisor()
-        self._tally.kills["supervisor"] += 1
-        self._awaited = {"supervisor": Awaited(0, began)}
-        self._tree.start()
+    def _at_a_merge(self, kill: Kill) -> None:
+        """Aim first, so that nothing but a signal is left to do when the moment comes."""
+        aims = self._aim(kill.victims)
+        before, until = self._tree.merges(), time.monotonic() + MOMENT_S
+        while self._tree.merges() <= before and time.monotonic() < until:
+            time.sleep(0.0002)
+        if kill.pause_s:
+            time.sleep(kill.pause_s)
+        self._kill(aims)
+
+    def _aim(self, victims: tuple[str, ...]) -> list[Aim]:
+        """Find the processes of the victims."""
+        reply = self._reachable()
+        self._tree.look()
+        rows = {row.role: row for row in reply.workers} if reply else {}
+        return [self._aim_at(name, rows.get(name)) for name in victims]
+
+    def _aim_at(self, name: str, row: control.WorkerView | None) -> Aim:
+        pid = row.pid if row else None
+        if name == "nursery":
+            pid = self._tree.nursery()
+        elif name == "supervisor":
+            pid = self._tree.pid
+        try:
+            return Aim(name, row.epoch if row else 0, os.pidfd_open(pid) if pid else None)
+        except ProcessLookupError:
+            return Aim(name, 0, None)
+
+    def _kill(self, aims: list[Aim]) -> None:
+        """All signals first: "at once" means within microseconds."""
+        hit = [aim for aim in aims if aim.kill()]
+        now = time.monotonic()
+        for awaited in self._awaited.values():
+            awaited.clean = False
+        for aim in hit:
+            if aim.name == "supervisor":
+                self._tally.survivors += self._tree.bury()
+                self._awaited = {aim.name: Awaited(0, now)}
+                self._tree.start()
+            elif aim.name != "nursery":
+                self._awaited[aim.name] = Awaited(aim.epoch, now, clean=len(aims) == 1)
+        self._tally.kills.update(aim.name for aim in hit)
+        self._tally.missed.update(aim.name for aim in aims if aim not in hit)
 
     def _restart(self) -> None:
         self._reachable()
@@ -137,27 +201,6 @@ class Killer:
         self._tally.kills["restart"] += 1
         self._awaited = {"restart": Awaited(0, time.monotonic())}
         self._tree.start()
-
-    def _kill_workers(self, victims: tuple[str, ...]) -> None:
-        reply = self._reachable()
-        self._tree.look()
-        rows = {row.role: row for row in reply.workers} if reply else {}
-        # First all pids, then all signals: "at once" means within microseconds.
-        aimed = [(name, self._pid_of(name, rows)) for name in victims]
-        for awaited in self._awaited.values():
-            awaited.clean = False
-        for name, pid in aimed:
-            if pid is None or not self._tree.kill(pid):
-                self._tally.missed[name] += 1
-                continue
-            self._tally.kills[name] += 1
-            if name in rows:
-                self._awaited[name] = Awaited(rows[name].epoch, time.monotonic(), clean=len(victims) == 1)
-
-    def _pid_of(self, name: str, rows: dict[str, control.WorkerView]) -> int | None:
-        if name == "nursery":
-            return self._tree.nursery()
-        return rows[name].pid if name in rows else None
 
     def _reachable(self) -> control.StatusReply | None:
         until = time.monotonic() + LATE_S

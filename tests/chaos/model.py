@@ -130,9 +130,11 @@ class Writer:
         token, folder = self._token(), f"churn-{self.job.name}"
         files = self.job.place.files
         self._shell(
-            f"rm -rf {folder}; mkdir -p {folder}/{token}; echo {token} | tee {folder}/{token}/a > {folder}/b",
-            Effect(token, ()),
+            f"rm -rf {folder}; mkdir -p {folder}/{token}; "
+            f"echo {token} | tee -a churns.log {folder}/{token}/a > {folder}/b",
+            Effect(token, ("churns.log",)),
         )
+        self._lines("churns.log").append(token)
         for path in [path for path in files if path.startswith(f"{folder}/")]:
             del files[path]
         files[f"{folder}/{token}/a"], files[f"{folder}/b"] = [token], [token]
@@ -153,8 +155,10 @@ class Writer:
     def shout(self) -> None:
         """More output than the model gets: the whole must be an artifact."""
         token, first = self._token(), self.rng.randint(1, 9_999)
-        self._shell(f"seq {first} {first + 4_000} | tee shout-{self.job.name}-{token}.txt", Effect(token, ()))
-        path = f"shout-{self.job.name}-{token}.txt"
+        path = f"shout-{token}.txt"
+        command = f"seq {first} {first + 4_000} | tee -a {path}; echo {token} >> shouts.log"
+        self._shell(command, Effect(token, ("shouts.log",)))
+        self._lines("shouts.log").append(token)
         self._lines(path)[:] = [str(number) for number in range(first, first + 4_001)]
         self.job.artifacts[len(self.job.steps) - 1] = path
 
@@ -169,7 +173,7 @@ class Writer:
 
     def read(self) -> None:
         """Read what was written before; the text is checked where it is certain."""
-        written = sorted({path for path in self._mine if not path.startswith(("churn", "shout"))})
+        written = sorted({path for path in self._mine if not path.startswith(("churn-", "shout-"))})
         if not written or not self.job.staged:  # What is in doubt may not be there.
             return self.note()
         path = self.rng.choice(written)

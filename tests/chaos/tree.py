@@ -97,6 +97,12 @@ class Tree:
             time.sleep(0.02)
         return False
 
+    def merges(self) -> set[str]:
+        """The commit records on disk: one appears when a stage is about to be merged, and changes its name
+        when that is done.
+        """
+        return {str(path) for path in self.home.glob("stages/*/*/m[ae][nr]*") if path.suffix != ".new"}
+
     # -- what belongs to it ----------------------------------------------------------------------------------
     def look(self) -> None:
         """Record everything that lives below the supervisor, commands in their sandboxes too."""
@@ -147,11 +153,9 @@ class Tree:
             return False
         return True
 
-    def kill_supervisor(self) -> list[str]:
-        """SIGKILL the supervisor; give what outlived it."""
-        self.look()
+    def bury(self) -> list[str]:
+        """The supervisor was killed; give what outlived it."""
         assert self.process is not None
-        self.process.kill()
         self.process.wait()
         return self.survivors()
 

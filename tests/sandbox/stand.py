@@ -220,6 +220,7 @@ class Stand:
                 if isinstance(message, Launched):
                     launched = message
                 else:
+                    assert isinstance(message, Exited | Refused)
                     return launched, message, out + _rest(pipe)
 
     def python(self, source: str, **options: object) -> Result:

@@ -175,6 +175,17 @@ def test_zygote_serves_a_new_owner_after_the_former_ones_sandboxes_died(mortal: 
     protocol.close((pidfd, pipe))
 
 
+def test_zygote_greets_a_new_owner_when_the_former_ones_sandboxes_are_dead(mortal: Stand) -> None:
+    """An executor that waits for it never calls an effect in doubt that is still about to happen."""
+    launched, pidfd, pipe = start(mortal, TREE)
+    successor = mortal.new_owner()
+    successor.wait_served()
+    assert select.select([pidfd], [], [], 0)[0]
+    wait_dead(launched.pid)
+    successor.close()
+    protocol.close((pidfd, pipe))
+
+
 def test_zygote_stops_when_it_is_told_to(mortal: Stand) -> None:
     """Stop kills what runs and exits 0."""
     from homeostat.proto import codec, messages

@@ -29,19 +29,25 @@ class Jobs:
         self._lanes: dict[Hashable, deque[_Job]] = {}
         self._busy: set[Hashable] = set()
         self._finished: deque[tuple[Callable[[Any], None], Any, BaseException | None]] = deque()
-        self._closed = False
+        self._closed = self._started = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"jobs-{number}", daemon=True)
             for number in range(threads)
         ]
-        for thread in self._threads:
-            thread.start()
 
     def submit(self, lane: Hashable, work: Callable[[], T], done: Callable[[T], None]) -> None:
         """Do the work beside the loop; then call ``done`` with its result, in the loop."""
+        if not self._started:
+            self._start()
         with self._changed:
             self._lanes.setdefault(lane, deque()).append((work, done))
             self._changed.notify()
+
+    def _start(self) -> None:
+        """Start the threads: not before there is work, since a restart should not wait for them."""
+        self._started = True
+        for thread in self._threads:
+            thread.start()
 
     def deliver(self) -> None:
         """Call ``done`` of all that has finished. To be called when ``fd`` is readable."""
@@ -63,8 +69,9 @@ class Jobs:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+        if self._started:
+            for thread in self._threads:
+                thread.join()
         os.close(self.fd)
 
     # -- the threads ----------------------------------------------------------------------------------

@@ -77,7 +77,10 @@ class Ledger:
             blind = not former.clean
         if data.exists() and (former is None or (former.boot_id != boot_id and not former.clean)):
             data.unlink()
-        return self._mark(_Boot(boot_id, clean=False, blind=blind))
+        now = _Boot(boot_id, clean=False, blind=blind)
+        return (
+            now if now == former else self._mark(now)
+        )  # after a crash it says so already: no sync at a restart
 
     def _former(self) -> _Boot | None:
         try:

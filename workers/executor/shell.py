@@ -23,7 +23,7 @@ from ...proto import messages as m
 from ...proto.config import Config
 from ...proto.errors import HomeostatError
 from ...proto.ids import Key, TaskId
-from ...sandbox.client import ZygoteClient
+from ...sandbox.client import ZygoteClient, ZygoteGoneError
 from . import calls as c
 from . import core
 from .artifacts import Artifacts
@@ -99,6 +99,10 @@ class ExecutorShell:
         self._stages = Stages(context.home / "stages" / str(context.index), self._workspaces, owner)
         self._jobs = Jobs()
         zygote = ZygoteClient(socket.socket(fileno=context.fds["zygote"]))
+        try:
+            zygote.wait_served()  # Else we might call an effect in doubt that is still about to happen.
+        except ZygoteGoneError:
+            self.zygote_gone()
         self._sandboxes = Sandboxes(zygote, loop, self)
         self._todo: deque[c.Effect] = deque()
         self._timer: Timer | None = None

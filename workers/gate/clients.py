@@ -19,6 +19,8 @@ from ...proto.codec import encode
 from ...proto.transport import DRAIN_FRAMES, drain, router
 from .keys import server_secret
 
+_RECEIVED = 32
+"""Requests of one connection that wait unread."""
 _LIMIT_BYTES = 128 << 20
 """What is received at all, so that a request far over its limit still gets a typed refusal; ZeroMQ closes the
 connection of anything larger."""
@@ -35,13 +37,15 @@ class ClientPort:
         keys: Path,
         authorized: tuple[str, ...],
     ) -> None:
-        self._sockets = [(router(context, local_fd, _LIMIT_BYTES), False)]
+        self._sockets = [(router(context, local_fd, _LIMIT_BYTES, received_messages=_RECEIVED), False)]
         self.zap: zmq.Socket[bytes] | None = None
         if tcp_fd is not None:
             self.zap = context.socket(zmq.REP)
             self.zap.bind("inproc://zeromq.zap.01")
             self._authorized = {zmq.utils.z85.decode(key.encode()): key for key in authorized}
-            self._sockets.append((router(context, tcp_fd, _LIMIT_BYTES, server_secret(keys)), True))
+            self._sockets.append(
+                (router(context, tcp_fd, _LIMIT_BYTES, server_secret(keys), _RECEIVED), True)
+            )
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:

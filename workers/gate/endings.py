@@ -130,7 +130,7 @@ class Endings(Calls):
             call.aborts = 0
             self.round.kills.append(m.KillWorker(role, index, 0, f"silent past the deadline of {call.key}"))
         self.round.after.append((role, index, m.Abort(call.key, "timeout")))
-        call.deadline_ns = now_ns + ABORT_GRACE_NS
+        call.deadline_ns = now_ns  # The next abort is due after the grace.
 
 
 def _has_deadline(call: OpenCall) -> bool:

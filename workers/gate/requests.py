@@ -28,6 +28,8 @@ from .state import Summary, Task, decode_head
 
 PAGE_LIMIT = 1_000
 WATCHES_LIMIT = 1_000
+LOOKED_AT = 5_000
+"""So many heads one listing looks at: a page of a rare status may be short, and its ``next`` goes on."""
 EVENTS_BYTES = 1 << 20
 BATCHES_AT_ONCE = 16
 """A watch from far back gets so many batches between two rounds; others must not wait for it."""
@@ -206,7 +208,8 @@ class Requests:
         rows: list[wire.TaskView] = []
         newest = self.core.next_task_no - len(self.core.round.new_tasks)
         number = (min(request.before, newest) if request.before > 0 else newest) - 1
-        while number > 0 and len(rows) < limit:
+        last = max(0, number - LOOKED_AT)
+        while number > last and len(rows) < limit:
             head = self._head(number)
             if not request.status or head.status == request.status:
                 rows.append(self._view(number, None))
@@ -239,7 +242,7 @@ class Requests:
         if request.task:
             self._number(request.task)
         _page(request.limit)
-        if not 0 <= request.cursor < 1 << 63:
+        if request.cursor < 0:
             raise Refusal(
                 "bad_field",
                 f"cursor {request.cursor}",

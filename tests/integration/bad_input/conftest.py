@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.bad_input.stand import Home
+from tests.integration.bad_input.stand import Home, short_folder
 
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A short path (unix sockets) that workers of other users may pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="hs-bad-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    """A folder for one test."""
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -32,16 +28,14 @@ def home(root: Path) -> Iterator[Home]:
 @pytest.fixture(scope="session")
 def served() -> Iterator[Home]:
     """A running home for all."""
-    folder = Path(tempfile.mkdtemp(prefix="hs-bad-"))
-    folder.chmod(0o755)
-    one = Home(folder)
-    try:
-        one.start()
-        yield one
-        assert one.stop() == 0
-    finally:
-        one.close()
-        shutil.rmtree(folder)
+    with short_folder() as folder:
+        one = Home(folder)
+        try:
+            one.start()
+            yield one
+            assert one.stop() == 0
+        finally:
+            one.close()
 
 
 @pytest.fixture

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +32,17 @@ SETTINGS = '[metrics]\nlisten = "127.0.0.1:0"\n'
 COMMAND_UID = Config().users.base + 11
 WAIT = Plan(step=[PlanStep(thought="Take a moment.", tool="shell.run", args={"command": "sleep 0.1"})])
 NOTE = Plan(step=[PlanStep(thought="Keep it.", tool="task.note", args={"text": "kept"})])
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A short path (unix sockets) that workers of other users may pass through; gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="hs-bad-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,12 @@ class Shown:
 def attempt(*command: str, env: dict[str, str] | None = None, timeout_s: float = 60.0) -> Shown:
     """Run a program to its end; no traceback may be seen."""
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=timeout_s, env={**os.environ, **(env or {})}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        env={**os.environ, **(env or {})},
     )
     return shown(done.returncode, done.stdout, done.stderr)
 
@@ -72,18 +92,21 @@ class Home:
     via: tuple[str, ...] = ()
     """Put before the supervisor's command line: the way into a namespace."""
     process: subprocess.Popen[str] | None = None
+    name: str = "h"
+    seen_from: str = ""
+    """Put before the path by those outside of the supervisor's mount namespace."""
     _seen: set[int] = field(default_factory=set)
 
     @property
     def path(self) -> Path:
-        """The home folder."""
-        return self.root / "h"
+        """The home folder as this test reaches it."""
+        return Path(f"{self.seen_from}{self.root}/{self.name}")
 
     def line(self) -> list[str]:
         """The supervisor's command line; its settings are written anew."""
         config = self.root / "config.toml"
         config.write_text(self.settings)
-        return [*self.via, COMMAND, "--home", str(self.path), "run", "--config", str(config)]
+        return [*self.via, COMMAND, "--home", str(self.root / self.name), "run", "--config", str(config)]
 
     def start(self) -> None:
         """Start a supervisor and wait until all serve."""
@@ -91,7 +114,7 @@ class Home:
         assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("ready "), self._err()
+        assert line.startswith("ready "), self.err()
         self.workers()
 
     def spawn(self) -> None:
@@ -103,7 +126,8 @@ class Home:
         """What a supervisor shows that doesn't come to serve."""
         return attempt(*self.line())
 
-    def _err(self) -> str:
+    def err(self) -> str:
+        """What the supervisor has written to stderr so far."""
         return (self.root / "stderr").read_text()
 
     def workers(self) -> dict[str, tuple[int | None, int]]:
@@ -123,13 +147,21 @@ class Home:
         self.process.stdout.close()
         self.process = None
         eventually(lambda: not any(map(alive, self._seen)), "the end of all workers")
-        return shown(code, out, self._err())
+        return shown(code, out, self.err())
 
     def stop(self) -> int:
         """Stop the supervisor; its exit code."""
+        self.terminate()
+        return self.ended().code
+
+    def terminate(self) -> None:
+        """Tell the supervisor to stop."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.ended().code
+
+    def pids(self) -> list[int]:
+        """Everyone that the supervisor says it has started."""
+        return [int(pid) for pid in re.findall(r"event=(?:nursery|forked).* pid=(\d+)", self.err())]
 
     def close(self) -> None:
         """Leave nothing behind."""

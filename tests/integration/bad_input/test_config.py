@@ -44,7 +44,9 @@ def test_run_refuses_a_setting_when_it_is_wrong(
         (b"a = " + b"[" * 50_000, "nested too deeply"),
     ],
 )
-def test_run_refuses_a_configuration_when_it_is_no_toml(root: Path, content: bytes | None, words: str) -> None:
+def test_run_refuses_a_configuration_when_it_is_no_toml(
+    root: Path, content: bytes | None, words: str
+) -> None:
     """Exit 2, with the file and what is the matter with it."""
     config = root / "broken.toml"
     if content is not None:

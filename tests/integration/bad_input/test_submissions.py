@@ -216,7 +216,7 @@ def test_command_refuses_a_task_when_there_is_none(running: Home, command: str) 
 
 
 def test_call_names_the_mend_when_its_workspace_is_another_users(running: Home, root: Path) -> None:
-    """As root: commands work in folders of their own user; the outcome names the chown, nothing is written."""
+    """As root: commands work in folders of their own user; the outcome names the chown."""
     if os.geteuid() != 0:
         pytest.skip("an ordinary user's workspaces are that user's own")
     folder = root / "foreign"

@@ -90,6 +90,8 @@ def play(handed: shell.Context, execute: m.Execute) -> None:
         if isinstance(message, m.Ended):
             print("ended", message.status, message.text.replace("\n", "|"), flush=True)
             break
+        if not isinstance(message, m.StagedDiff):
+            continue  # An earlier life's stage is still kept.
         print("staged", message.diff.digest, flush=True)
         worker.on_message(m.Merge(message.key, message.diff.digest))
     worker.on_stop(5.0)

@@ -94,6 +94,7 @@ def test_gate_loses_and_doubles_nothing_when_killed_again_and_again(new_world: M
     assert world.pump(60, client.complete)
     client.socket.close(0)
     assert world.pump(60, lambda: _all_ended(world))
+    assert world.pump(10, lambda: brain.link.unacknowledged == executor.link.unacknowledged == 0)
     assert world.stop() == 0
     _check(world, client, brain, executor)
 
@@ -154,14 +155,15 @@ def test_gate_welcomes_nobody_without_the_secret_of_its_incarnation(new_world: M
     sock.close(0)
 
 
-def test_gate_has_a_silent_executor_killed(new_world: MakeWorld) -> None:
+@pytest.mark.slow
+def test_gate_has_a_silent_executor_killed(new_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps the time itself: Abort after Abort, then a word to the supervisor."""
     limits = r.Limits(call_timeout_s=0.1)
     world = new_world(Config(agent=(Agent(name="default", provider="chat", limits=limits),)))
     FakeBrain(world, [(SHELL,)])
     heard: list[Any] = []
     silent = FakeWorker(world, "executor")
-    silent.on_message = heard.append  # type: ignore[method-assign]  # it hears, and does nothing
+    monkeypatch.setattr(silent, "on_message", heard.append)  # It hears, and does nothing.
     world.start()
     assert isinstance(world.hear(), m.Ready)
     sock = world.client()
@@ -176,7 +178,7 @@ def test_gate_has_a_silent_executor_killed(new_world: MakeWorld) -> None:
 
 @pytest.mark.parametrize("damage", ["policy", "journal"])
 def test_gate_says_fatal_when_no_restart_can_help(new_world: MakeWorld, damage: str) -> None:
-    """A policy file that isn't there, a journal that is no journal: named, with an exit code, no traceback."""
+    """A policy file that isn't there, a journal that is none: named, with an exit code, no traceback."""
     policy = Policy(files=("/nowhere/mine.cedar",)) if damage == "policy" else Policy()
     world = new_world(Config(policy=policy))
     if damage == "journal":

@@ -27,8 +27,9 @@ from homeostat.workers.gate.state import OpenCall, Summary, Task, decode_head, e
 SECOND = 1_000_000_000
 DEFAULT = (Path(homeostat.workers.gate.__file__).parent / "policies" / "default.cedar").read_text()
 PIPELINE = Pipeline(list(CATALOGUE.values()), Policies({"default": DEFAULT}))
+NO_TOKENS = r.Usage()
 CHAT = Agent(name="default", provider="chat")
-DIFF = m.DiffSummary((), 1, 3, 0, 0, "digest")
+DIFF = r.DiffSummary((), 1, 3, 0, 0, "digest")
 
 
 def call(tool: str = "task.note", args: str = '{"text": "x"}', thought: str = "because") -> r.Call:
@@ -108,7 +109,7 @@ class Stand:
         request = wire.Submit(objective="do it", **fields)
         return admission.submit(self.core, request, "local", b"journal", 1 << 40, now_ns=self.now_ns)
 
-    def propose(self, task: Task, *calls: r.Call, usage: r.Usage = r.Usage()) -> None:
+    def propose(self, task: Task, *calls: r.Call, usage: r.Usage = NO_TOKENS) -> None:
         """The brain proposes the calls of the task's step."""
         self.core.on_propose(m.Propose(task.id, task.branch, task.step, "", calls, usage), self.now_ns)
 
@@ -117,7 +118,7 @@ class Stand:
         said = m.Finish(task.id, task.branch, task.step, status, "result", r.Usage())
         self.core.on_finish(said, self.now_ns)
 
-    def staged(self, key: str, diff: m.DiffSummary = DIFF) -> None:
+    def staged(self, key: str, diff: r.DiffSummary = DIFF) -> None:
         """The executor shows what a call did."""
         self.core.on_staged(m.StagedDiff(Key(key), diff), 0, self.now_ns)
 

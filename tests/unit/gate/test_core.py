@@ -80,7 +80,7 @@ def test_core_discards_a_staged_call_when_policy_refuses_what_it_did() -> None:
     stand.propose(task, SHELL)
     stand.commit()
     key = stand.open_call(task).key
-    stand.staged(key, m.DiffSummary((), 2_000, 0, 1_001, 0, "d"))
+    stand.staged(key, r.DiffSummary((), 2_000, 0, 1_001, 0, "d"))
     done = stand.commit()
     (discard,) = [message for _, _, message in done.after]
     assert isinstance(discard, m.Discard)
@@ -188,7 +188,7 @@ def test_core_decides_again_when_another_diff_is_shown() -> None:
     stand.commit()
     key = stand.open_call(task).key
     stand.staged(key)
-    stand.staged(key, m.DiffSummary((), 1, 0, 0, 0, "other"))
+    stand.staged(key, r.DiffSummary((), 1, 0, 0, 0, "other"))
     stand.commit()
     assert [merge.digest for merge in stand.said(m.Merge)] == ["digest", "other"]
 
@@ -237,7 +237,7 @@ def test_core_sends_recalls_again_when_memory_comes_and_to_nobody_else() -> None
 
 
 def test_core_assigns_thinking_tasks_when_a_brain_comes() -> None:
-    """A task whose call is open is told when the step is complete: as an assignment, since it is a new brain."""
+    """A task whose call is open follows when its step is complete: as an assignment, not as an Observe."""
     stand, task = started()
     other = stand.submit()
     stand.propose(task, SHELL)

@@ -29,7 +29,7 @@ from tests.unit.gate.core_stand import (
 
 RECALL = call("memory.recall", '{"query": "x"}')
 OTHER = call("file.write", '{"path": "a", "content": "b"}')
-DELETION = m.DiffSummary((), 2_000, 0, 1_001, 0, "deletion")
+DELETION = r.DiffSummary((), 2_000, 0, 1_001, 0, "deletion")
 ENDS: list[dict[str, Any]] = [
     {"status": "ok", "diff": DIFF},
     {"status": "ok", "output_bytes": 5},
@@ -54,6 +54,8 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.tuples(st.just("resolve"), st.integers(0, 9), st.sampled_from(["happened", "did_not", "fail"])),
     st.tuples(st.just("cancel"), st.integers(0, 9)),
     st.tuples(st.just("finish"), st.integers(0, 9), st.sampled_from(["done", "failed"])),
+    st.tuples(st.just("propose"), st.integers(0, 9), st.just([REFUSED])),
+    st.tuples(st.just("propose"), st.integers(0, 9), st.just([NOTE, SHELL])),
     st.tuples(st.just("trouble"), st.integers(0, 9), st.booleans()),
     st.tuples(st.just("wait"), st.sampled_from([1, 130, 90_000])),
     st.tuples(st.just("worker"), st.sampled_from(["brain", "executor", "memory"])),
@@ -89,16 +91,27 @@ def perform(stand: Stand, event: Event) -> None:
             return
     kind, place, *rest = event
     task = pick(stand, place)
-    if task is None:
-        return
+    if task is not None and not task.calls:
+        think(stand, task, kind, rest)
+    if task is not None:
+        act(stand, task, place, kind, rest)
+
+
+def think(stand: Stand, task: Task, kind: str, rest: list[Any]) -> None:
+    """A word of the brain."""
     match kind, rest:
-        case "propose", [calls] if not task.calls:
+        case "propose", [calls]:
             stand.propose(task, *calls)
-        case "finish", [status] if not task.calls:
+        case "finish", [status]:
             stand.finish(task, status)
-        case "trouble", [final] if not task.calls:
+        case "trouble", [final]:
             said = m.ModelTrouble(task.id, task.branch, task.step, "rate_limit", "slow", 1, final)
             stand.core.on_model_trouble(said, stand.now_ns)
+
+
+def act(stand: Stand, task: Task, place: int, kind: str, rest: list[Any]) -> None:
+    """A word of the executor or of a person."""
+    match kind, rest:
         case "ended", [how]:
             one = pick_call(task, place, lambda call: call.is_open and call.runs_in != "gate")
             if one is not None:
@@ -160,7 +173,7 @@ def check(stand: Stand) -> None:
 
 
 @given(
-    st.lists(st.tuples(EVENTS, CRASHES), max_size=40),
+    st.lists(st.tuples(EVENTS, CRASHES), min_size=10, max_size=40),
     st.sampled_from(AGENTS),
 )
 @settings(max_examples=250, deadline=None)
@@ -169,7 +182,8 @@ def test_core_goes_on_alike_when_restored(script: list[tuple[Event, str]], agent
     steady, killed = Stand(agent), Stand(agent)
     for stand in (steady, killed):
         stand.up()
-        stand.submit()
+        for _ in range(3):
+            stand.submit()
         stand.commit()
     for event, crash in script:
         live(steady, event, "none")
@@ -180,7 +194,7 @@ def test_core_goes_on_alike_when_restored(script: list[tuple[Event, str]], agent
     check(killed)
 
 
-@given(st.lists(EVENTS, max_size=40), st.sampled_from(AGENTS))
+@given(st.lists(EVENTS, min_size=10, max_size=40), st.sampled_from(AGENTS))
 @settings(max_examples=100, deadline=None)
 def test_core_gives_the_same_effects_for_the_same_words(script: list[Event], agent: Agent) -> None:
     """Law 7: nothing but (state, message, time) goes into a decision."""
@@ -195,7 +209,7 @@ def test_core_gives_the_same_effects_for_the_same_words(script: list[Event], age
     assert stands[0].heads == stands[1].heads
 
 
-@given(st.lists(EVENTS, max_size=40), st.sampled_from(AGENTS))
+@given(st.lists(EVENTS, min_size=10, max_size=40), st.sampled_from(AGENTS))
 @settings(max_examples=100, deadline=None)
 def test_brain_is_rebuilt_from_what_it_was_told(script: list[Event], agent: Agent) -> None:
     """The turns read back from the journal are the observations that were sent live, byte for byte."""
@@ -210,6 +224,40 @@ def test_brain_is_rebuilt_from_what_it_was_told(script: list[Event], agent: Agen
         if observe.task == task.id:
             told = turn(turns[observe.step])
             assert (told.observations, told.event) == (observe.observations, observe.event)
+
+
+def test_note_has_its_one_outcome_when_the_gate_dies_after_its_intent() -> None:
+    """The intent is on disk, the outcome isn't: the next gate owes it, and goes on."""
+    stand = Stand()
+    stand.up()
+    task = stand.submit()
+    stand.commit()
+    stand.propose(task, NOTE, SHELL)
+    stand.write()
+    stand.restart()
+    assert stand.core.owes
+    stand.up()
+    stand.commit()
+    assert stand.kinds(task).count("outcome") == 1
+    stand.ended(stand.open_call(task, 1).key)
+    stand.commit()
+    assert stand.task(task).step == 1
+
+
+def test_brain_is_rebuilt_with_the_system_event_in_place_of_observations() -> None:
+    """What was withheld live stays withheld."""
+    stand = Stand()
+    stand.up()
+    task = stand.submit()
+    stand.commit()
+    for _ in range(3):
+        stand.propose(task, REFUSED)
+        stand.commit()
+    told = [turn(one) for one in steps(stand.history(task))]
+    seen = stand.said(m.Observe)
+    assert [(one.observations, one.event) for one in told] == [(one.observations, one.event) for one in seen]
+    assert [bool(one.event) for one in told] == [False, False, True]
+    assert told[2].observations == ()
 
 
 def test_ended_task_leaves_no_open_key() -> None:

@@ -18,8 +18,8 @@ from homeostat.workers.gate.reflection import (
 from homeostat.workers.gate.state import Attempt
 
 ESSAY = (
-    "[SYSTEM EVENT - CORE KERNEL]: You are caught in a logic deadlock! The past 3 attempts were identical and "
-    "invalid. Halt this approach immediately, abandon it, or switch to a completely different line of "
+    "[SYSTEM EVENT - CORE KERNEL]: You are caught in a logic deadlock! The past 3 attempts were identical "
+    "and invalid. Halt this approach immediately, abandon it, or switch to a completely different line of "
     "reasoning."
 )
 

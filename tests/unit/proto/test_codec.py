@@ -13,6 +13,7 @@ from homeostat.proto import codec, wire
 from homeostat.proto import messages as m
 from homeostat.proto.codec import BadRequestError, decode_reply, decode_request, encode
 from homeostat.proto.errors import MessageTooLargeError, ProtocolError
+from homeostat.proto.ids import TaskId
 
 pack = msgspec.msgpack.encode
 
@@ -141,9 +142,10 @@ def test_codecs_give_a_message_or_a_protocol_error_when_fed_any_bytes(data: byte
         codec.FROM_NURSERY.decode,
     ):
         try:
-            assert isinstance(decode(data), msgspec.Struct)
-        except ProtocolError as error:
-            assert error.message
+            result = decode(data)
+        except ProtocolError:
+            continue
+        assert isinstance(result, msgspec.Struct)
 
 
 @given(st.sampled_from(REQUESTS), st.data())
@@ -163,11 +165,14 @@ def test_request_gives_a_message_or_a_refusal_when_mutated(
             raw.insert(place, byte)
         elif raw:
             del raw[place]
+    refused = None
     try:
-        assert isinstance(decode_request(bytes(raw)), wire.Request)
+        decode_request(bytes(raw))
     except BadRequestError as error:
-        assert error.refusal.code in ("malformed", "version", "unknown_type", "bad_field")
-        assert isinstance(decode_reply(encode(error.refusal)), wire.Refused)
+        refused = error.refusal
+    if refused is not None:
+        assert refused.code in ("malformed", "version", "unknown_type", "bad_field")
+        assert decode_reply(encode(refused)) == refused
 
 
 def test_codec_refuses_a_message_above_its_limit() -> None:
@@ -178,7 +183,7 @@ def test_codec_refuses_a_message_above_its_limit() -> None:
 
 def test_codec_refuses_words_that_are_not_its_sides() -> None:
     """A brain's word doesn't come out of the decoder for the gate's."""
-    drop = encode(m.Drop(m.TaskId("t")))
-    assert codec.TO_WORKER.decode(drop) == m.Drop(m.TaskId("t"))
+    drop = encode(m.Drop(TaskId("t")))
+    assert codec.TO_WORKER.decode(drop) == m.Drop(TaskId("t"))
     with pytest.raises(ProtocolError):
         codec.FROM_WORKER.decode(drop)

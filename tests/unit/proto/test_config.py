@@ -33,8 +33,9 @@ def test_config_reads_a_file_with_every_section(tmp_path: Path) -> None:
     """What is written is what is read."""
     path = tmp_path / "home.toml"
     path.write_text(
-        'metrics.listen = "127.0.0.1:0"\n[workers]\nbrains = 2\n[[agent]]\nname = "coder"\nprovider = "chat"\n'
-        'tools = ["shell.run"]\n[agent.model]\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'
+        'metrics.listen = "127.0.0.1:0"\n[workers]\nbrains = 2\n'
+        '[[agent]]\nname = "coder"\nprovider = "chat"\ntools = ["shell.run"]\n'
+        '[agent.model]\nbase_url = "http://127.0.0.1:1/v1"\nmodel = "m"\n'
         "[agent.limits]\nmax_steps = 5\n[sandbox]\nread_only = ['/opt/x']\n"
     )
     config = c.load(path)
@@ -83,7 +84,8 @@ def test_config_names_file_line_and_key_when_a_type_is_wrong(section: str, key: 
 @pytest.mark.parametrize("key", sorted(typing.get_type_hints(Limits)))
 def test_config_names_the_line_when_an_agents_limit_is_wrong(key: str) -> None:
     """Tables within the second of an array of tables are found too."""
-    text = f'[[agent]]\nname = "a"\n[agent.limits]\n{key} = 1\n[[agent]]\nname = "b"\n[agent.limits]\n{key} = "x"\n'
+    text = f'[[agent]]\nname = "a"\n[agent.limits]\n{key} = 1\n'
+    text += f'[[agent]]\nname = "b"\n[agent.limits]\n{key} = "x"\n'
     assert error_of(text).message.startswith(f"home.toml:8: agent[1].limits.{key}: ")
 
 

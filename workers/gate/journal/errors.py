@@ -106,7 +106,8 @@ class JournalDiskFullError(DiskFullError):
     def __init__(self, path: Path) -> None:
         """Take the journal's folder."""
         super().__init__(
-            f"no room is left on the disk of {path}", remedy="free some space and start again: nothing that was accepted is lost"
+            f"no room is left on the disk of {path}",
+            remedy="free some space and start again: nothing that was accepted is lost",
         )
         self.path = path
 

@@ -1,4 +1,4 @@
-"""Stage 2: arguments that fit the tool, patterns that can't hold the gate, and no action without a thought."""
+"""Stage 2: arguments that fit the tool, patterns that can't hold the gate, no action without a thought."""
 
 from __future__ import annotations
 

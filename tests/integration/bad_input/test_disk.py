@@ -1,0 +1,119 @@
+"""A home on a disk that is full, or fills up while tasks run: a small tmpfs in a mount namespace."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from homeostat.proto.client import Client
+from homeostat.proto.records import Plan, PlanStep
+from tests.fakes.supervised import eventually
+from tests.integration.bad_input.stand import ENCLOSED, NOTE, SETTINGS, Home
+
+LEAST = 1 << 20
+NOTES = Plan(step=[PlanStep(thought="Keep it.", tool="task.note", args={"text": "kept" * 4_000})] * 100)
+"""More than the journal can find room for in what it has already."""
+COMMAND = Plan(
+    step=[
+        PlanStep(thought="Wait.", tool="shell.run", args={"command": "sleep 1"}),
+        PlanStep(thought="Write.", tool="file.write", args={"path": "f", "content": "written"}),
+    ]
+)
+
+
+@contextmanager
+def small_disk(root: Path, size: str) -> Iterator[Home]:
+    """A home on a disk of its own, which only those inside a namespace see under its name."""
+    (root / "h").mkdir()
+    command = [*ENCLOSED, "disk", str(root / "h"), size]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        home = Home(root, f"{SETTINGS}[quotas]\nmin_free_bytes = {LEAST}\n")
+        home.via = (*ENCLOSED, "within", str(holder.pid))
+        home.seen_from = f"/proc/{holder.pid}/root"
+        try:
+            yield home
+        finally:
+            home.close()
+            holder.stdin.close()
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def fill(folder: Path, left_bytes: int) -> None:
+    """Leave this much room on the disk."""
+    with (folder / "filler").open("ab", buffering=0) as file:
+        while free_bytes(folder) > left_bytes:
+            try:
+                file.write(bytes(4_096))
+            except OSError:
+                return  # Someone else took the last page.
+
+
+@pytest.mark.parametrize("size", ["8k", "64k", "150k"])
+def test_run_refuses_a_home_when_its_disk_has_no_room(root: Path, size: str) -> None:
+    """Whether the folders, the journal or a ledger find no room: exit 7, never exit 70."""
+    with small_disk(root, size) as home:
+        refusal = home.refused()
+    assert refusal.code == 7
+    assert "ready" not in refusal.out
+    assert "no space left" in refusal.message or "no room" in refusal.message
+
+
+def test_accepted_tasks_end_when_they_filled_the_disk(root: Path) -> None:
+    """The records of a task find no room: exit 7. With room again the next start carries it to its end."""
+    with small_disk(root, "24m") as home:
+        home.start()
+        ended = home.accept(NOTE)
+        assert home.ends(ended) == "done"
+        fill(home.path, 3 * LEAST)  # the plan takes half of it
+        running = home.accept(NOTES)
+        full = home.ended()
+        assert full.code == 7
+        assert "no room" in full.message
+
+        (home.path / "filler").unlink()
+        home.start()
+        assert home.tasks() == {ended, running}
+        assert home.ends(running) == "done"
+        assert outcomes(home, running) == ["ok"] * len(NOTES.step)
+        assert home.stop() == 0
+
+
+def test_accepted_tasks_end_when_the_disk_was_full_meanwhile(root: Path) -> None:
+    """New work is refused in words while there is no room; what was accepted goes on when there is."""
+    with small_disk(root, "24m") as home:
+        home.start()
+        running = home.accept(COMMAND)
+        fill(home.path, 0)
+        (root / "plan.toml").write_text(
+            '[[step]]\nthought = "x"\ntool = "task.note"\n[step.args]\ntext = "x"\n'
+        )
+        refusal = home.tell("submit", "--plan", str(root / "plan.toml"), "too late")
+        assert refusal.code == 3
+        for word in ("disk_low", "expected 1 MiB", "quotas.min_free_bytes", "Try again in 60 s"):
+            assert word in refusal.message
+        eventually(lambda: "worker=executor.0" in home.err().partition("event=exited")[2], "no room for it")
+        (home.path / "filler").unlink()
+        assert home.ends(running) == "done"
+        assert outcomes(home, running) == ["ok", "ok"]
+        assert home.tasks() == {running}
+        assert home.stop() == 0
+
+
+def outcomes(home: Home, task: str) -> list[str]:
+    """How each call of a task has ended."""
+    with Client.for_home(home.path) as client:
+        steps = client.show(task).steps
+    return [call.outcome.status if call.outcome else "none" for step in steps for call in step.calls]
