@@ -117,7 +117,11 @@ class Drop(_Message, frozen=True, tag="drop"):
 
 # -- brain -> gate -------------------------------------------------------------------------------------
 class Propose(_Message, frozen=True, tag="propose"):
-    """The calls that the model wants in this step."""
+    """The calls that the model wants in this step.
+
+    ``then`` are those of the next step if every call of this one ends as ok: a script knows them already, and
+    the gate need not wait for it to hear of the outcome.
+    """
 
     task: TaskId
     branch: int
@@ -126,6 +130,7 @@ class Propose(_Message, frozen=True, tag="propose"):
     calls: tuple[Call, ...]
     usage: Usage
     raw: bytes = b""
+    then: tuple[Call, ...] = ()
 
 
 class Finish(_Message, frozen=True, tag="finish"):

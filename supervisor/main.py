@@ -37,10 +37,13 @@ from .liveness import Watch
 from .log import Log, open_log
 from .notify import notify
 from .nursery import ENTRY, Nursery
+from .process import children, kill_strays, reap_strays
 from .secrets import Secrets
 from .specs import groups
 from .tree import Tree
 
+LEAVE_S = 1.0
+"""Longest wait at the end for processes that have been killed already."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -128,6 +131,15 @@ class _Signals:
             write.close()
 
 
+def _leave_nobody() -> None:
+    """End and reap who came to us as an orphan, as the parked worker does: init may be slow to, or never."""
+    kill_strays(set())
+    until_s = time.monotonic() + LEAVE_S
+    while children() and time.monotonic() < until_s:
+        reap_strays(set())
+        time.sleep(0.002)
+
+
 def _noted(_number: int, _frame: FrameType | None) -> None:
     """Python needs a handler so that the wakeup descriptor gets the byte; the loop does the rest."""
 
@@ -208,6 +220,7 @@ class _Supervisor:
             for key, _ in self._selector.select(max(0.0, wait_s)):
                 key.data()
         self._tree.close()
+        _leave_nobody()
         self._server.close()
         try:
             self._epochs.close()

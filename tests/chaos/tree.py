@@ -101,7 +101,14 @@ class Tree:
         """The commit records on disk: one appears when a stage is about to be merged, and changes its name
         when that is done.
         """
-        return {str(path) for path in self.home.glob("stages/*/*/m[ae][nr]*") if path.suffix != ".new"}
+        stages = self.home / "stages" / "0"
+        found = set()
+        with contextlib.suppress(FileNotFoundError):  # Not made yet; a stage may go while we look.
+            for key in os.listdir(stages):
+                for name in ("manifest", "merged"):
+                    if os.path.exists(stages / key / name):
+                        found.add(f"{key}/{name}")
+        return found
 
     # -- what belongs to it ----------------------------------------------------------------------------------
     def look(self) -> None:

@@ -236,6 +236,10 @@ class Calls(Tasks):
             self.set_status(task, "waiting_human", f"{task.system_events} logic deadlocks", now_ns)
         else:
             self._tell_brain(task, done, len(calls), observations, event)
+            self._go_ahead(task, now_ns)
+
+    def _go_ahead(self, task: Task, now_ns: int) -> None:
+        """Begin the next step if it is known already (core.py)."""
 
     def _reflect(self, task: Task, now_ns: int) -> str:
         """The system event that takes the place of this step's observations, or nothing."""

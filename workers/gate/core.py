@@ -41,25 +41,42 @@ class GateCore(Endings):
         for task in self.tasks.values():
             if self.brain_of(task) == index:
                 self._knows.pop(task.no, None)
+                self._ahead.pop(task.no, None)
                 if task.thinking:
                     self.assign(task)
 
     # -- the brain speaks ------------------------------------------------------------------------------
     def on_propose(self, message: m.Propose, now_ns: int) -> None:
         """Judge the calls of a step."""
+        if message.then:
+            self._look_ahead(message)
         task = self._expecting(message.task, message.branch, message.step)
         if task is None:
             return
         if task.status == "queued":
             self.set_status(task, "running", "", now_ns)
         self._account(task, message.usage)
-        if reason := _oversized(message) or budget.overdrawn(task):
-            self.set_status(task, "failed", reason, now_ns)
-            return
         self._propose(task, message, now_ns)
+
+    def _look_ahead(self, message: m.Propose) -> None:
+        """Keep what comes next if all goes well, unless that step is over or under way already."""
+        task = self.by_id.get(message.task)
+        step = message.step + 1
+        if task is not None and task.branch == message.branch and step > task.step:
+            ahead = m.Propose(task.id, task.branch, step, "", message.then, r.Usage())
+            self._ahead[task.no] = ahead
+
+    def _go_ahead(self, task: Task, now_ns: int) -> None:
+        """All went well: take the next step as it was said before, without waiting for the brain."""
+        ahead = self._ahead.pop(task.no, None)
+        if ahead is not None and ahead.step == task.step and not task.last_failed:
+            self._propose(task, ahead, now_ns)
 
     def _propose(self, task: Task, message: m.Propose, now_ns: int) -> None:
         """Record a step, decide each of its calls, and have the admitted ones carried out."""
+        if reason := _oversized(message) or budget.overdrawn(task):
+            self.set_status(task, "failed", reason, now_ns)
+            return
         self.record(
             task, r.Proposed(now_ns, task.step, message.text, message.calls, message.usage, message.raw)
         )

@@ -129,14 +129,16 @@ class Gate:
             self.phase.write(Phase.RUN)
             self._read(dict(events))
             self._push()
-            if self.linger.worth_it() and not self.requests.owes and self._nobody_waits():
+            if self.linger.worth_it() and self._nobody_waits():
                 self._read(dict(self.poller.poll(1)))
                 self._push()
             self._commit()
         self._commit()
 
     def _nobody_waits(self) -> bool:
-        """No effect waits for the sync: only words that an executor may forget an outcome."""
+        """Neither an effect nor a client waits for the sync: only words that an outcome may be forgotten."""
+        if self.core.owes or self.requests.owes:
+            return False
         return all(isinstance(message, m.Forget) for _, _, message in self.core.round.after)
 
     def _timeout_ms(self) -> int | None:

@@ -47,6 +47,8 @@ class Tasks:
         """Epoch of the brain that was told of a task and of all its steps so far."""
         self._texts: dict[int, dict[int, m.Observation]] = {}
         """Observations of the current step, until it is complete."""
+        self._ahead: dict[int, m.Propose] = {}
+        """What a brain will propose next if all goes well; only in memory, it will say so again."""
         self._own: list[tuple[int, int]] = []
         """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
         self._soonest_ns: int | None = None
@@ -92,6 +94,7 @@ class Tasks:
     def _end(self, task: Task, reason: str, result: str) -> None:
         del self.tasks[task.no], self.by_id[task.id]
         self._texts.pop(task.no, None)
+        self._ahead.pop(task.no, None)
         for call in task.calls:
             if self.by_key.pop(call.key, None) and call.is_open:
                 raise AssertionError("a task ended with an open call")

@@ -7,6 +7,9 @@ import re
 import signal
 from pathlib import Path
 
+import prctl
+
+from homeostat.supervisor.process import children
 from tests.fakes.supervised import alive, eventually
 from tests.integration.bad_input.stand import ENCLOSED, SETTINGS, Home
 
@@ -37,6 +40,21 @@ def test_run_ends_well_when_it_is_told_to_while_it_starts(home: Home) -> None:
         assert list((home.path / "run").glob("*.sock")) == []
     home.start()
     assert home.stop() == 0
+
+
+def test_run_leaves_nobody_to_init_when_it_ends(home: Home) -> None:
+    """The worker that was parked ahead is reaped by the supervisor: an orphan would be init's."""
+    before = children()
+    home.spawn()
+    assert home.process is not None
+    prctl.set_child_subreaper(True)  # What it leaves comes to us.
+    try:
+        eventually(lambda: "event=serving" in home.err(), "serving")
+        home.terminate()
+        assert home.ended().code == 0
+        assert children() - before == set()
+    finally:
+        prctl.set_child_subreaper(False)
 
 
 def test_run_names_the_log_when_its_workers_can_not_be_imported(home: Home, root: Path) -> None:

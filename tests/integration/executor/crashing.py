@@ -87,11 +87,11 @@ def play(handed: shell.Context, execute: m.Execute) -> None:
         loop.run_until(lambda: len(loop.posted) > said)  # noqa: B023
         message = loop.posted[said]
         said += 1
+        if isinstance(message, m.Keeping) or message.key != execute.key:
+            continue  # What an earlier life left is told again; that is not this call's story.
         if isinstance(message, m.Ended):
             print("ended", message.status, message.text.replace("\n", "|"), flush=True)
             break
-        if not isinstance(message, m.StagedDiff):
-            continue  # An earlier life's stage is still kept.
         print("staged", message.diff.digest, flush=True)
         worker.on_message(m.Merge(message.key, message.diff.digest))
     worker.on_stop(5.0)

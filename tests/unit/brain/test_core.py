@@ -100,7 +100,8 @@ def test_script_proposes_each_step_and_finishes_when_the_plan_is_over() -> None:
     """A plan is carried out in order; arguments are JSON, the thought stands apart."""
     brain = core()
     first = posted(brain.handle(assign(SCRIPT, plan=PLAN)))
-    assert first == Propose(TASK, 0, 0, "", (Call("shell.run", b'{"command":"ls"}', "first"),), Usage())
+    planned = [Call("shell.run", b'{"command":"ls"}', "first"), Call("file.read", b'{"path":"x"}', "then")]
+    assert first == Propose(TASK, 0, 0, "", (planned[0],), Usage(), then=(planned[1],))
     second = posted(brain.handle(observe(0)))
     assert second.calls == (Call("file.read", b'{"path":"x"}', "then"),)
     finish = posted(brain.handle(observe(1)))

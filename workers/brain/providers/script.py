@@ -12,7 +12,7 @@ import msgspec
 
 from ....proto.ids import TaskId
 from ....proto.messages import Finish, Observe, Propose
-from ....proto.records import Call, Plan, Usage
+from ....proto.records import Call, Plan, PlanStep, Usage
 
 _encode = msgspec.json.Encoder().encode
 _NO_TOKENS = Usage()
@@ -33,7 +33,7 @@ def trouble_of(observe: Observe) -> str:
 def answer(
     task: TaskId, branch: int, agent: str, plan: Plan | None, *, step: int, trouble: str
 ) -> Propose | Finish:
-    """Give the proposal of this step (counted from 0), or the end of the task. Costs a few microseconds."""
+    """Give the proposal of this step (counted from 0) and of the next one, or the end of the task."""
     if plan is None:
         return _finish(task, branch, step, "failed", f"agent {agent} runs plans: submit one with --plan")
     steps = plan.step
@@ -41,9 +41,12 @@ def answer(
         return _finish(task, branch, step, "failed", f"step {step - 1} ({steps[step - 1].tool}) {trouble}")
     if step >= len(steps):
         return _finish(task, branch, step, "done", f"plan of {len(steps)} steps carried out")
-    planned = steps[step]
-    call = Call(planned.tool, _encode(planned.args), planned.thought)
-    return Propose(task, branch, step, "", (call,), _NO_TOKENS)
+    then = (_call(steps[step + 1]),) if step + 1 < len(steps) else ()
+    return Propose(task, branch, step, "", (_call(steps[step]),), _NO_TOKENS, then=then)
+
+
+def _call(planned: PlanStep) -> Call:
+    return Call(planned.tool, _encode(planned.args), planned.thought)
 
 
 def _finish(task: TaskId, branch: int, step: int, status: str, result: str) -> Finish:
