@@ -99,7 +99,8 @@ def test_page_lists_every_field(heading: str, struct: type[msgspec.Struct]) -> N
 
 def refusal_codes() -> set[str]:
     """Every code that the gate or the codec can answer with, read from their source."""
-    codes = {errors.ProtocolError.code, errors.MessageTooLargeError.code, errors.VersionError.code}
+    codes = {error.code for error in (errors.ProtocolError, errors.MessageTooLargeError, errors.VersionError)}
+    codes.add(errors.JournalDamagedError.code)
     for path in [*(ROOT / "workers" / "gate").glob("*.py"), ROOT / "proto" / "codec.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (

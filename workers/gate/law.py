@@ -32,7 +32,7 @@ def _texts(policy: Policy) -> dict[str, str]:
             texts[name] = Path(name).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"policy file {name}: {error}",
+                f"policy file {name}: {getattr(error, 'strerror', None) or error}",
                 field="policy.files",
                 remedy="The gate must be able to read it.",
             ) from error

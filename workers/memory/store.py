@@ -201,7 +201,9 @@ class Store:
             if code in _DAMAGE:
                 raise DamagedError(str(error)) from error
             if code == sqlite3.SQLITE_FULL:
-                raise DiskFullError(f"{self._path}: no room to write") from error
+                raise DiskFullError(
+                    f"{Path(self._path).absolute()}: no room to write", remedy="Free space and start again."
+                ) from error
             if code == sqlite3.SQLITE_INTERRUPT:
                 raise SearchTimeoutError(str(error)) from error
             raise

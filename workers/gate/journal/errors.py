@@ -41,8 +41,8 @@ class JournalBusyError(JournalError):
     def __init__(self, path: Path, pid: int | None) -> None:
         """Take the journal's folder and, where it is known, the holder's pid."""
         holder = f"process {pid}" if pid else "another process"
-        super().__init__(f"the journal {path} is held by {holder}", remedy=_STOP_FIRST)
-        self.path = path
+        super().__init__(f"the journal {path.absolute()} is held by {holder}", remedy=_STOP_FIRST)
+        self.path = path.absolute()
         self.pid = pid
 
 
@@ -54,9 +54,9 @@ class JournalMissingError(JournalError):
     def __init__(self, path: Path) -> None:
         """Take the folder that was looked in."""
         super().__init__(
-            f"there is no journal in {path}", remedy="check --home, or start homeostat there once"
+            f"there is no journal in {path.absolute()}", remedy="check --home, or start homeostat there once"
         )
-        self.path = path
+        self.path = path.absolute()
 
 
 class JournalRefusedError(JournalError):
@@ -68,10 +68,10 @@ class JournalRefusedError(JournalError):
         """Take the folder and the system's refusal."""
         reason = cause.strerror or str(cause)
         super().__init__(
-            f"the journal {path} can't be opened: {reason}",
+            f"the journal {path.absolute()} can't be opened: {reason}",
             remedy="give the gate's user read and write access to the folder and to the files in it",
         )
-        self.path = path
+        self.path = path.absolute()
         self.errno = cause.errno
 
 
@@ -81,10 +81,10 @@ class JournalTooNewError(JournalNewerError):
     def __init__(self, path: Path, found: int, known: int) -> None:
         """Take the folder, the format found and the newest one known here."""
         super().__init__(
-            f"journal format {found} is newer than this homeostat's {known}: {path}",
+            f"journal format {found} is newer than this homeostat's {known}: {path.absolute()}",
             remedy="upgrade homeostat; a journal is never converted back",
         )
-        self.path = path
+        self.path = path.absolute()
         self.found = found
         self.known = known
 
@@ -106,10 +106,10 @@ class JournalDiskFullError(DiskFullError):
     def __init__(self, path: Path) -> None:
         """Take the journal's folder."""
         super().__init__(
-            f"no room is left on the disk of {path}",
+            f"no room is left on the disk of {path.absolute()}",
             remedy="free some space and start again: nothing that was accepted is lost",
         )
-        self.path = path
+        self.path = path.absolute()
 
 
 class JournalMapFullError(JournalError):
