@@ -30,6 +30,8 @@ from ..proto.ids import Role, identity
 from ..proto.transport import dealer, drain
 from .phase import Phase, PhaseWord
 
+LAST_WORDS_MS = 200
+"""At an orderly end: how long what was sent last may take to leave."""
 HELLO_AGAIN_S = 0.02
 HELLO_AGAIN_MAX_S = 0.5
 
@@ -214,6 +216,8 @@ class Loop:
                     callback()
             self._timers.run(time.monotonic())
         self._flush()
+        self._gate.close(linger=LAST_WORDS_MS)
+        self._zmq.term()
 
     @property
     def _served(self) -> Worker:

@@ -42,8 +42,8 @@ class Executor:
         return key in self._calls
 
     def idle(self) -> bool:
-        """Whether nothing is under way that an exit would cut off."""
-        return all(call.phase in {Phase.QUEUED, Phase.STAGED} for call in self._calls.values())
+        """Whether nothing is under way that an exit would cut off; a stage still waits for its decision."""
+        return all(call.phase is Phase.QUEUED for call in self._calls.values())
 
     def next_deadline(self) -> float | None:
         """When expire() is to be called."""

@@ -21,6 +21,8 @@ from .state import Attempt, OpenCall, Task
 from .tasks import Tasks
 
 OBSERVATION_LIMIT_CHARS = 16_384
+CALL_OUTPUT_BYTES = 64 << 20
+"""So much of one call's output is kept as an artifact; the rest is counted and thrown away."""
 EVENTS_LIMIT = 3
 """So many system events in a task hand it to a person."""
 GATE_TEXT = {"task.note": "noted"}
@@ -95,7 +97,7 @@ class Calls(Tasks):
             call.klass,
             task.workspace,
             max(0.05, (call.deadline_ns - now_ns) / 1e9),
-            max(0, task.limits.max_output_bytes - task.output_bytes),
+            min(CALL_OUTPUT_BYTES, max(0, task.limits.max_output_bytes - task.output_bytes)),
             resumed,
         )
         where = self.carrier(task, call)

@@ -49,7 +49,7 @@ class GateCore(Endings):
     def on_propose(self, message: m.Propose, now_ns: int) -> None:
         """Judge the calls of a step."""
         if message.then:
-            self._look_ahead(message)
+            self._look_ahead(message, now_ns)
         task = self._expecting(message.task, message.branch, message.step)
         if task is None:
             return
@@ -58,13 +58,15 @@ class GateCore(Endings):
         self._account(task, message.usage)
         self._propose(task, message, now_ns)
 
-    def _look_ahead(self, message: m.Propose) -> None:
-        """Keep what comes next if all goes well, unless that step is over or under way already."""
+    def _look_ahead(self, message: m.Propose, now_ns: int) -> None:
+        """Keep what comes next if all goes well; take it at once if all has gone well meanwhile."""
         task = self.by_id.get(message.task)
         step = message.step + 1
-        if task is not None and task.branch == message.branch and step > task.step:
-            ahead = m.Propose(task.id, task.branch, step, "", message.then, r.Usage())
-            self._ahead[task.no] = ahead
+        if task is None or task.branch != message.branch or step < task.step:
+            return
+        self._ahead[task.no] = m.Propose(task.id, task.branch, step, "", message.then, r.Usage())
+        if task.thinking and step == task.step:
+            self._go_ahead(task, now_ns)
 
     def _go_ahead(self, task: Task, now_ns: int) -> None:
         """All went well: take the next step as it was said before, without waiting for the brain."""

@@ -120,3 +120,27 @@ def test_step_said_ahead_is_not_taken(event: str) -> None:
     stand.commit()
     assert [step for step, _ in proposed(stand, task)] == [0]
     assert task.status == {"new brain": "running", "cancel": "cancelled", "budget": "failed"}[event]
+
+
+def test_late_word_of_what_comes_next_is_taken_at_once() -> None:
+    """The step before is over and went well: nothing is left to wait for."""
+    stand = Stand()
+    task = started(stand)
+    propose(stand, task, NOTE, then=())
+    stand.commit()
+    stand.core.on_propose(m.Propose(task.id, 0, 0, "", (NOTE,), NO_TOKENS, then=(THEN,)), stand.now_ns)
+    stand.commit()
+    assert proposed(stand, task) == [(0, NOTE.args.decode()), (1, THEN.args.decode())]
+
+
+def test_late_word_of_what_comes_next_is_not_taken_after_a_failure() -> None:
+    """It was said for the case that all goes well."""
+    stand = Stand()
+    task = started(stand)
+    propose(stand, task, SHELL, then=())
+    stand.commit()
+    stand.ended(stand.open_call(task).key, "error", exit_code=1)
+    stand.commit()
+    stand.core.on_propose(m.Propose(task.id, 0, 0, "", (SHELL,), NO_TOKENS, then=(THEN,)), stand.now_ns)
+    stand.commit()
+    assert [step for step, _ in proposed(stand, task)] == [0]
