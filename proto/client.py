@@ -28,6 +28,7 @@ from .conversation import (
     join_pages,
     local_endpoint,
     submission,
+    unreachable,
 )
 from .errors import UnreachableError
 from .records import Limits, Plan
@@ -69,19 +70,19 @@ def note_link_event(exchange: Exchange[Any], frames: Sequence[bytes], now: float
         )
 
 
-def knock(endpoint: str) -> str:
-    """Give back a local endpoint behind which someone listens. Raises UnreachableError.
+def knock(home: Path) -> str:
+    """Give the local endpoint of a home, behind which someone listens. Raises UnreachableError, HomeError.
 
     The supervisor holds the listener while the gate restarts, so a refusal means that there is no supervisor;
     ZeroMQ itself would try again in silence until the timeout.
     """
+    endpoint = local_endpoint(home)
+    path = endpoint.removeprefix("ipc://")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.connect(endpoint.removeprefix("ipc://"))
+            probe.connect(path)
         except OSError as error:
-            raise UnreachableError(
-                f"no supervisor answers at {endpoint}: {error.strerror}", remedy="Start it: homeostat run"
-            ) from error
+            raise unreachable(home.expanduser().absolute(), path, error) from error
     return endpoint
 
 
@@ -118,7 +119,7 @@ class Client:
     @classmethod
     def for_home(cls, home: Path | str, *, timeout_s: float = 10.0) -> Self:
         """The client of a home on this machine. Raises UnreachableError if no supervisor has one there."""
-        return cls(knock(local_endpoint(Path(home))), timeout_s=timeout_s)
+        return cls(knock(Path(home)), timeout_s=timeout_s)
 
     def close(self) -> None:
         """Let go of the socket; nothing that was answered is lost by it."""

@@ -21,7 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from . import wire
 from .client import LINK_EVENTS, Curve, knock, note_link_event, prepare
-from .conversation import Exchange, Numbering, Watching, join_pages, local_endpoint, submission
+from .conversation import Exchange, Numbering, Watching, join_pages, submission
 from .errors import UnreachableError
 from .records import Limits, Plan
 
@@ -58,7 +58,7 @@ class AsyncClient:
     @classmethod
     def for_home(cls, home: Path | str, *, timeout_s: float = 10.0) -> Self:
         """The client of a home on this machine. Raises UnreachableError if no supervisor has one there."""
-        return cls(knock(local_endpoint(Path(home))), timeout_s=timeout_s)
+        return cls(knock(Path(home)), timeout_s=timeout_s)
 
     def close(self) -> None:
         """Let go of the socket; nothing that was answered is lost by it."""

@@ -2,7 +2,8 @@
 
 Owns: decoders, size and version checks, and the words with which bad bytes are refused.
 Must not know: sockets, who sent what.
-Invariant: every byte string gives a message or a ProtocolError; nothing else is raised.
+Invariant: every byte string gives a message or a ProtocolError, every message bytes or one; nothing else is
+    raised.
 Source: DESIGN §13 (wire), §4 (links).
 """
 
@@ -43,7 +44,19 @@ class Codec:
             raise ProtocolError(f"not a message of this protocol: {error}") from error
 
 
-encode = _encode
+class UnsayableError(ProtocolError):
+    """The message holds a value that MessagePack can't carry."""
+
+    code = "unsayable"
+
+
+def encode(message: Any) -> bytes:
+    """Give the bytes; raise UnsayableError (an integer beyond 64 bits, half a surrogate pair, depth)."""
+    try:
+        return _encode(message)
+    except (msgspec.MsgspecError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
+        raise UnsayableError(f"a value that no message can carry: {error}") from error
+
 
 TO_WORKER = Codec(m.ToWorker, LINK_LIMIT_BYTES)
 FROM_WORKER = Codec(m.FromWorker, LINK_LIMIT_BYTES)

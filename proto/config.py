@@ -8,9 +8,9 @@ Source: TOML 1.0; DESIGN §13.
 
 from __future__ import annotations
 
-import math
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +18,18 @@ from typing import Any, Literal
 
 import msgspec
 
+from . import bounds
+from .confinement import path_fault
 from .errors import ConfigError, HomeError
 from .records import Limits
+from .tools import CATALOGUE
 
 SUN_PATH_BYTES = 107
 """Longest path of a unix socket: sizeof(sockaddr_un.sun_path) - 1, unix(7)."""
+ROOTS_HOME = "/var/lib/homeostat"
+"""A home that the workers' users can reach: what root is told to use where the default one won't do."""
+ASK_AS_OWNER = "Ask as the user who runs the supervisor."
 _REMEDY = "docs/OPERATIONS.md lists every key with its type and default."
-_MAY_BE_ZERO = frozenset({"temperature", "min_free_bytes", "backoff_base_s"})
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _ASSIGNMENT = re.compile(r"\s*([\w\s.\"'-]+?)\s*=")
 _QUOTES = re.compile(r"[\s\"']")
@@ -182,6 +187,8 @@ def parse(text: str, name: str = "configuration") -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not TOML: {error}", remedy=_REMEDY) from error
+    except ValueError as error:  # An integer of more digits than Python reads.
+        raise ConfigError(f"{name}: {error}", remedy=_REMEDY) from error
     except RecursionError as error:
         raise ConfigError(f"{name}: nested too deeply", remedy=_REMEDY) from error
     try:
@@ -205,10 +212,29 @@ def default_home() -> Path:
         ) from error
 
 
+def start_remedy(home: Path) -> str:
+    """What to do where no supervisor runs on a home; one that root can't use is not advised."""
+    if (closed := closed_to_others(home)) is not None:
+        return (
+            f"Start it with `homeostat run --home {ROOTS_HOME}`, and name that home here too: as root it "
+            f"must lie beneath folders that everyone may pass through, and {closed} is none."
+        )
+    return f"Start it with `homeostat run --home {home}`."
+
+
+def closed_to_others(home: Path) -> Path | None:
+    """As root: the first folder above a home whose mode keeps the workers' users out."""
+    if os.geteuid() != 0:
+        return None
+    above = {*home.parents, *Path(os.path.realpath(home)).parents}
+    there = sorted(folder for folder in above if folder.exists())
+    return next((folder for folder in there if not folder.stat().st_mode & stat.S_IXOTH), None)
+
+
 def host_port(value: str, key: str) -> tuple[str, int]:
     """Split ``host:port``. Raises ConfigError naming the key."""
     host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
         raise ConfigError(
             f"{key} = {value!r} is not an address", field=key, expected='"host:port", e.g. "127.0.0.1:9464"'
         )
@@ -222,23 +248,20 @@ def _checked(config: Config, name: str, text: str) -> Config:
         return ConfigError(f"{name}:{_line(text, key)}: {key}: {what}", field=key, expected=expected)
 
     for key, value in _numbers(config, ""):
-        least = 0 if key.rpartition(".")[2] in _MAY_BE_ZERO else 1e-9
-        if not least <= value < math.inf:
-            raise wrong(key, f"{value}", "a finite number above 0" if least else "0 or a finite number above")
+        if value not in (allowed := bounds.of(key)):
+            raise wrong(key, f"{value}"[:80], str(allowed))
     for key, address in (("metrics.listen", config.metrics.listen), ("client.listen", config.client.listen)):
         try:
             if address or key == "metrics.listen":
                 host_port(address, key)
         except ConfigError as error:
             raise wrong(key, f"{address!r} is not an address", error.expected) from error
-    if any(len(key) != 40 for key in config.client.authorized_keys):
-        raise wrong("client.authorized_keys", "a key has the wrong length", "Z85 text of 40 characters")
-    for key in ("brains", "executors"):
-        if not 1 <= getattr(config.workers, key) <= 64:
-            raise wrong(f"workers.{key}", str(getattr(config.workers, key)), "1 to 64")
+    for public in config.client.authorized_keys:
+        if not bounds.is_key(public):
+            raise wrong("client.authorized_keys", repr(public[:80]), "32 bytes as 40 characters of Z85")
     for path in config.sandbox.read_only:
-        if not path.startswith("/") or ".." in path.split("/"):
-            raise wrong("sandbox.read_only", repr(path), "absolute paths without ..")
+        if fault := path_fault(path):
+            raise wrong("sandbox.read_only", fault, 'paths such as "/opt/tools"')
     _check_agents(config.agent, wrong)
     return config
 
@@ -254,6 +277,11 @@ def _check_agents(agents: tuple[Agent, ...], wrong: Callable[[str, str, str], Co
             raise wrong(
                 f"{key}.name", f"{agent.name[:80]!r}", "lower-case letters, digits, - and _, at most 64"
             )
+        for tool in agent.tools:
+            if tool not in CATALOGUE:
+                raise wrong(
+                    f"{key}.tools", f"there is no tool {tool[:80]!r}", "some of " + ", ".join(CATALOGUE)
+                )
         if agent.provider == "chat" and agent.model is None:
             raise wrong(f"{key}.model", f'agent {agent.name!r} has provider "chat"', "a table [agent.model]")
 

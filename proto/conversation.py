@@ -9,6 +9,7 @@ Source: docs/PROTOCOL.md; DESIGN §13 (a client that was away misses nothing).
 from __future__ import annotations
 
 import secrets
+import stat
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -18,8 +19,15 @@ import msgspec
 
 from . import wire
 from .codec import decode_reply, encode
-from .config import SUN_PATH_BYTES
-from .errors import HomeError, MessageTooLargeError, ProtocolError, RefusedError, UnreachableError
+from .config import ASK_AS_OWNER, SUN_PATH_BYTES, start_remedy
+from .errors import (
+    HomeError,
+    HomeostatError,
+    MessageTooLargeError,
+    ProtocolError,
+    RefusedError,
+    UnreachableError,
+)
 
 RESEND_S = 2.0
 """An unanswered request is repeated after this long, even if the connection never seemed to break."""
@@ -166,7 +174,8 @@ def join_pages(first: wire.Task, rest: list[wire.Task]) -> wire.Task:
 
 def local_endpoint(home: Path) -> str:
     """The address of the client port of a home. Raises HomeError, UnreachableError."""
-    path = home.expanduser().absolute() / "run" / "client.sock"
+    home = home.expanduser().absolute()
+    path = home / "run" / "client.sock"
     if len(str(path).encode()) > SUN_PATH_BYTES:
         raise HomeError(
             f"{path}: too long for a unix socket",
@@ -174,11 +183,16 @@ def local_endpoint(home: Path) -> str:
             remedy="Choose a home with a shorter path.",
         )
     try:
-        there = path.is_socket()
+        there = stat.S_ISSOCK(path.stat().st_mode)
     except OSError as error:
-        raise UnreachableError(f"{path}: {error.strerror}") from error
+        raise unreachable(home, path, error) from error
     if not there:
-        raise UnreachableError(
-            f"no supervisor is running on {home}", remedy=f"Start it: homeostat run --home {home}"
-        )
+        raise UnreachableError(f"{path} is not a socket", remedy=start_remedy(home))
     return f"ipc://{path}"
+
+
+def unreachable(home: Path, path: Path | str, error: OSError) -> HomeostatError:
+    """What it means that a socket of a home can't be reached, in the same words wherever it is met."""
+    if isinstance(error, PermissionError):
+        return HomeError(f"{path}: permission denied", remedy=ASK_AS_OWNER)
+    return UnreachableError(f"no supervisor answers on {home}", remedy=start_remedy(home))

@@ -159,3 +159,7 @@ class EscalationError(HomeostatError):
 
     code = "escalation"
     exit_code = 9
+
+
+COMPANION_HANGS_EXIT = 71
+"""With this a worker tells its supervisor that the one it leans on hangs, and must be restarted first."""

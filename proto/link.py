@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from .codec import LINK_LIMIT_BYTES
+from .codec import encode as encode_message
 from .errors import MessageTooLargeError, ProtocolError
 from .messages import FromWorker, Hello, ToWorker, Welcome
 
@@ -127,10 +128,10 @@ class Link(Generic[Out, In]):
         self._unsent = 0
 
     def post(self, message: Out) -> None:
-        """Queue a message. Raises LinkFullError, MessageTooLargeError."""
+        """Queue a message. Raises LinkFullError, MessageTooLargeError, UnsayableError."""
         if len(self._outbox) >= OUTBOX_LIMIT:
             raise LinkFullError
-        data = _encode(message)
+        data = encode_message(message)
         if len(data) > MESSAGE_LIMIT_BYTES:
             raise MessageTooLargeError(
                 f"message of {len(data)} bytes", expected=f"at most {MESSAGE_LIMIT_BYTES}"

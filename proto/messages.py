@@ -79,7 +79,10 @@ class Turn(_Message, frozen=True):
 
 
 class Assign(_Message, frozen=True, tag="assign"):
-    """Think for this task. Its past follows in History messages; ``turns`` says how many turns in all."""
+    """Think for this task. Its past follows in History messages; ``turns`` says how many turns in all.
+
+    ``attempts`` is how many provider calls for the next step have failed already, whoever made them.
+    """
 
     task: TaskId
     branch: int
@@ -89,6 +92,7 @@ class Assign(_Message, frozen=True, tag="assign"):
     next_step: int
     turns: int
     failed: bool
+    attempts: int = 0
 
 
 class History(_Message, frozen=True, tag="history"):
@@ -119,8 +123,8 @@ class Drop(_Message, frozen=True, tag="drop"):
 class Propose(_Message, frozen=True, tag="propose"):
     """The calls that the model wants in this step.
 
-    ``then`` are those of the next step if every call of this one ends as ok: a script knows them already, and
-    the gate need not wait for it to hear of the outcome.
+    ``then`` are those of the next steps, one tuple a step, as long as every call ends as ok: a script knows
+    them already, and the gate need not wait for it to hear of each outcome.
     """
 
     task: TaskId
@@ -130,7 +134,7 @@ class Propose(_Message, frozen=True, tag="propose"):
     calls: tuple[Call, ...]
     usage: Usage
     raw: bytes = b""
-    then: tuple[Call, ...] = ()
+    then: tuple[tuple[Call, ...], ...] = ()
 
 
 class Finish(_Message, frozen=True, tag="finish"):

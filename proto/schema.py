@@ -7,10 +7,15 @@ Source: DESIGN §13; JSON Schema 2020-12.
 """
 
 import json
+import os
 import sys
 
 from .codec import json_schema
 
 if __name__ == "__main__":
-    json.dump(json_schema(), sys.stdout, indent=2)
-    sys.stdout.write("\n")
+    try:
+        sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # ``| head`` has read enough; the interpreter's own flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

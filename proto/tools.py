@@ -69,7 +69,8 @@ SHELL_RUN: Final = Tool(
     "(standard output "
     "and standard error in the order written) and its exit code. When it has ended, its changes to "
     "files are shown "
-    "to policy and only then count. Processes it leaves behind are killed.",
+    "to policy and only then count. A command's daemons die with the call: "
+    "whatever it leaves running is killed when it ends.",
     "staged",
     "executor",
     _arguments(

@@ -45,17 +45,21 @@ def router(
     listener_fd: int,
     max_bytes: int,
     curve_secret: bytes | None = None,
-    received_messages: int = QUEUE_MESSAGES,
+    *,
+    waiting_messages: int = QUEUE_MESSAGES,
+    handover: bool = True,
 ) -> zmq.Socket[bytes]:
     """The gate's end on a listening descriptor that it inherited (ZMQ_USE_FD); with a secret key, CURVE.
 
-    ``received_messages`` bounds what waits of one connection; beyond it ZeroMQ stops reading from there.
+    ``waiting_messages`` bounds what waits of and for one connection: beyond it ZeroMQ stops reading from
+    there, and sending there is EAGAIN. ``handover`` lets a new one take its identity.
     """
     sock = context.socket(zmq.ROUTER)
     _common(sock, max_bytes)
-    sock.setsockopt(zmq.RCVHWM, received_messages)
+    sock.setsockopt(zmq.SNDHWM, waiting_messages)
+    sock.setsockopt(zmq.RCVHWM, waiting_messages)
     sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    sock.setsockopt(zmq.ROUTER_HANDOVER, int(handover))
     if curve_secret is not None:
         sock.setsockopt(zmq.CURVE_SERVER, 1)
         sock.setsockopt(zmq.CURVE_SECRETKEY, curve_secret)

@@ -9,17 +9,27 @@ import os
 import select
 import socket
 import stat
+import time
 from collections.abc import Sequence
+from typing import Final
 
 from ..proto.errors import HomeostatError
 from . import protocol
 from .protocol import Greet, Kill, Launch, ToOwner
+
+SERVED_S: Final = 30.0
 
 
 class ZygoteGoneError(HomeostatError):
     """The zygote ended; every sandbox of it is dead, and so should this executor be."""
 
     code = "zygote_gone"
+
+
+class ZygoteSilentError(HomeostatError):
+    """The zygote did not serve its executor in time: it hangs, or a sandbox of the former owner can't end."""
+
+    code = "zygote_silent"
 
 
 class ZygoteClient:
@@ -33,17 +43,20 @@ class ZygoteClient:
         """The descriptor to wait for: readable when `receive` has something."""
         return self._sock.fileno()
 
-    def wait_served(self) -> None:
+    def wait_served(self, within_s: float = SERVED_S) -> None:
         """Wait until the zygote serves us: of what its former owner started, nothing lives then.
 
-        Before anything was asked for. Blocks for as long as the kernel takes to end those sandboxes. Raises
-        ZygoteGoneError.
+        Before anything was asked for. Blocks while the kernel ends those sandboxes. Raises ZygoteGoneError,
+        ZygoteSilentError.
         """
+        until_s = time.monotonic() + within_s
         self._send(protocol.encode(Greet()), ())
         readable = select.poll()
         readable.register(self._sock.fileno(), select.POLLIN)
         while not self.receive():
-            readable.poll()
+            if (left_s := until_s - time.monotonic()) <= 0:
+                raise ZygoteSilentError
+            readable.poll(1000 * left_s)
 
     def launch(self, launch: Launch, fds: Sequence[int]) -> None:
         """Ask for a sandbox; `fds` stay the caller's. Raises MessageTooLargeError, BlockingIOError,

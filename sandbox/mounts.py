@@ -12,9 +12,10 @@ import errno
 import os
 from typing import Final
 
+from ..proto.confinement import SYSTEM_FOLDERS
 from . import mountapi as m
 from .layers import WORKSPACE_REACH, Layer, LayerError
-from .profile import SYSTEM_FOLDERS, Profile
+from .profile import Profile
 from .rootfs import OLD_ROOT, READ_ONLY, bind
 
 #: Readable by everybody on the host, telling about the host, needed by nobody in here.

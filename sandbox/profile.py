@@ -6,15 +6,11 @@ Source: setrlimit(2), tmpfs(5).
 """
 
 import hashlib
-import posixpath
 from typing import Literal
 
 import msgspec
 
-#: The system's own folders, links in some distributions: a workspace over them would hide the programs.
-SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-#: Folders that the sandbox makes for itself: nothing from the host may be put below them.
-_OWN = ("/proc", "/sys", "/dev", "/etc", "/oldroot")
+from ..proto.confinement import LEAST_TMP_BYTES, OWN_FOLDERS, SYSTEM_FOLDERS, path_fault
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,22 +45,17 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hostname: str = "sandbox"
 
     def __post_init__(self) -> None:
-        for path in self.read_only:
-            _check_path(path, _OWN)
-        _check_path(self.workspace, _OWN + SYSTEM_FOLDERS)
-        if min(self.tmp_bytes, self.shm_bytes) < 4096 or self.tmp_inodes < 16:
-            raise ValueError("tmp_bytes and shm_bytes must be at least 4096, tmp_inodes at least 16")
+        faults = [path_fault(path) for path in self.read_only]
+        faults.append(path_fault(self.workspace, OWN_FOLDERS + SYSTEM_FOLDERS))
+        if any(faults):
+            raise ValueError("; ".join(filter(None, faults)))
+        if min(self.tmp_bytes, self.shm_bytes) < LEAST_TMP_BYTES or self.tmp_inodes < 16:
+            raise ValueError(
+                f"tmp_bytes and shm_bytes must be at least {LEAST_TMP_BYTES}, tmp_inodes at least 16"
+            )
         if not 0 < len(self.hostname.encode()) <= 64:
             raise ValueError("hostname must have 1 to 64 bytes")
 
     def digest(self) -> str:
         """SHA-256 of the canonical encoding, as hex digits."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
-
-
-def _check_path(path: str, taken: tuple[str, ...]) -> None:
-    """A mount point: absolute, normal, without NUL, and not below a folder that the sandbox owns."""
-    if not path.startswith("/") or path.startswith("//") or posixpath.normpath(path) != path or "\0" in path:
-        raise ValueError(f"path {path!r} must be absolute and normal")
-    if path == "/" or any(path == own or path.startswith(own + "/") for own in taken):
-        raise ValueError(f"path {path!r} would cover a folder that the sandbox makes for itself")

@@ -35,6 +35,9 @@ class Child:
     control: socket.socket | None = None
     phase_fd: int | None = None
     forks: int = 0
+    served: bool = False
+    failed_starts: int = 0
+    """How often it ended by itself before it served for the first time."""
     ready_at_s: float | None = None
     deadline_s: float | None = None
     last_exit: Exit | None = None

@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from ..proto.errors import HomeError, ProtocolError, RefusedError, UnreachableError
+from ..proto.config import start_remedy
+from ..proto.errors import ProtocolError, RefusedError, UnreachableError
 from .listeners import socket_path
 
 VERSION = 1
@@ -170,23 +171,21 @@ class Server:
 
 
 def ask(home: Path, request: Request, timeout_s: float = 5.0) -> StatusReply | Stopping:
-    """Ask the supervisor of a home. Raises UnreachableError, RefusedError, HomeError (path too long)."""
-    path = socket_path(home.absolute(), "control.sock")
-    remedy = f"Start it with `homeostat run --home {home}`."
+    """Ask the supervisor of a home. Raises UnreachableError, RefusedError, HomeError (too long, closed)."""
+    from ..proto.conversation import unreachable  # noqa: PLC0415  a caller's
+
+    home = home.absolute()
+    path = socket_path(home, "control.sock")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as caller:
             caller.settimeout(timeout_s)
             caller.connect(path)
             caller.send(_encode(request))
             data = caller.recv(REPLY_LIMIT_BYTES)
-    except PermissionError as error:
-        raise HomeError(
-            f"{path}: permission denied", remedy="Ask as the user who runs the supervisor."
-        ) from error
     except OSError as error:
-        raise UnreachableError(f"no supervisor answers on {home}", remedy=remedy) from error
+        raise unreachable(home, path, error) from error
     if not data:
-        raise UnreachableError(f"the supervisor on {home} hung up", remedy=remedy)
+        raise UnreachableError(f"the supervisor on {home} hung up", remedy=start_remedy(home))
     try:
         reply = _reply.decode(data)
     except msgspec.MsgspecError as error:

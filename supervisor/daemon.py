@@ -13,6 +13,7 @@ import os
 import stat
 from pathlib import Path
 
+from ..proto.config import ROOTS_HOME, closed_to_others
 from ..proto.errors import HomeError, HomeLockedError
 from .identities import COMMAND_OFFSET, Identities
 
@@ -37,7 +38,7 @@ def prepare(home: Path, identities: Identities) -> None:
     """Make the home and its folders. Raises HomeError."""
     as_root = identities.base is not None
     try:
-        _check_reach(home, identities)
+        check_reach(home, identities)
         _make(home, as_root=as_root)
         _settle(home, None, 0o711 if as_root else 0o700)
         for name, (role, mode) in OWNERS.items():
@@ -109,23 +110,21 @@ def _make(folder: Path, *, as_root: bool) -> None:
         raise FileExistsError(17, "file exists", str(folder))
 
 
-def _check_reach(home: Path, identities: Identities) -> None:
+def check_reach(home: Path, identities: Identities) -> None:
     """As root: refuse a home that the workers' users can't come to. Raises HomeError, OSError.
 
     They change into it while they are root, but SQLite, the zygote and commands name files by whole paths.
     """
     if identities.base is None:
         return
-    above = {*home.parents, *Path(os.path.realpath(home)).parents}
-    there = sorted(folder for folder in above if folder.exists())
-    closed = [folder for folder in there if not folder.stat().st_mode & stat.S_IXOTH]
+    closed = closed_to_others(home)
     users = range(identities.base + 1, identities.base + COMMAND_OFFSET + 1)
     if closed and not _reached(home, users):
         raise HomeError(
-            f"the home {home} can't be reached by its workers: {closed[0]} is closed to their users "
+            f"the home {home} can't be reached by its workers: {closed} is closed to their users "
             f"(uid {users[0]} to {users[-1]})",
-            remedy=f"chmod o+x {closed[0]}, or use a --home beneath folders that everyone may pass through, "
-            "such as /var/lib/homeostat.",
+            remedy=f"chmod o+x {closed}, or use a --home beneath folders that everyone may pass through, "
+            f"such as {ROOTS_HOME}.",
         )
 
 
@@ -150,20 +149,27 @@ def _reached(home: Path, users: range) -> bool:
 
 def _settle(folder: Path, owner: int | None, mode: int) -> None:
     """Give a folder its owner and mode; refuse one whose contents are another's."""
+    info = check_owner(folder, owner)
+    wanted = os.geteuid() if owner is None else owner
+    if info.st_uid != wanted:
+        os.chown(folder, wanted, wanted, follow_symlinks=False)
+    if stat.S_IMODE(info.st_mode) != mode:
+        folder.chmod(mode)
+
+
+def check_owner(folder: Path, owner: int | None) -> os.stat_result:
+    """Refuse a folder that is another's and can't be taken over. Raises HomeError, OSError."""
     info = folder.stat(follow_symlinks=False)
     if not stat.S_ISDIR(info.st_mode):
         raise HomeError(f"{folder} is not a folder", remedy="Move it away or use another --home.")
     wanted = os.geteuid() if owner is None else owner
-    if info.st_uid != wanted:
-        if os.geteuid() != 0 or (owner is not None and any(folder.iterdir())):
-            raise HomeError(
-                f"{folder} belongs to uid {info.st_uid} and not to uid {wanted}",
-                remedy="A home is used by one user: run as that user, use another --home, "
-                "or hand it over with chown -R.",
-            )
-        os.chown(folder, wanted, wanted, follow_symlinks=False)
-    if stat.S_IMODE(info.st_mode) != mode:
-        folder.chmod(mode)
+    if info.st_uid != wanted and (os.geteuid() != 0 or (owner is not None and any(folder.iterdir()))):
+        raise HomeError(
+            f"{folder} belongs to uid {info.st_uid} and not to uid {wanted}",
+            remedy="A home is used by one user: run as that user, use another --home, "
+            "or hand it over with chown -R.",
+        )
+    return info
 
 
 def _writable(folder: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..proto import messages as m
-from ..proto.errors import EscalationError, HomeostatError
+from ..proto.errors import EscalationError, HomeError, HomeostatError
 from .log import tail
 
 
@@ -38,3 +38,12 @@ class Ending:
         """The end after too many crashes, with the last line of who crashed."""
         last = tail(log)  # More of it would be a traceback.
         return cls.of(EscalationError(what, remedy=f"See {log}" + (f":\n  {last}" if last else ".")))
+
+
+def home_error(error: OSError, home: Path) -> HomeError:
+    """Put the system's refusal of something that every start needs in words."""
+    return HomeError(
+        f"{error.filename or home}: {(error.strerror or str(error)).lower()}",
+        remedy="Check that the home folder can be written and that no limit of processes, "
+        "descriptors or disk is reached.",
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..proto.errors import COMPANION_HANGS_EXIT
 from .restart import Backoff, Intensity, affected
 from .specs import ChildId, Group
 
@@ -23,6 +24,10 @@ class Kin:
     backoff: Backoff
     pending: list[ChildId] = field(default_factory=list)
     due_s: float = 0.0
+
+    def blamed(self, member: ChildId, exit_code: int | None) -> ChildId:
+        """Whose failure a crash is: a member may say that the one it leans on, the first, hangs."""
+        return self.group.members[0].id if exit_code == COMPANION_HANGS_EXIT else member
 
     def failed(self, member: ChildId, served_s: float | None, now_s: float, random: float) -> None:
         """Count a crash of a member that had served for so long (None: not at all); who is affected waits."""

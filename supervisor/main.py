@@ -26,9 +26,9 @@ import prctl
 
 from .. import __version__
 from ..proto import config as settings
-from ..proto.errors import HomeError, HomeostatError, ProtectionError
+from ..proto.errors import HomeostatError, ProtectionError
 from . import control, daemon, listeners, metrics
-from .ending import Ending
+from .ending import Ending, home_error
 from .epochs import Epochs
 from .identities import Identities
 from .launch import Launcher
@@ -38,7 +38,7 @@ from .log import Log, open_log
 from .notify import notify
 from .nursery import ENTRY, Nursery
 from .process import children, kill_strays, reap_strays
-from .secrets import Secrets
+from .secrets import Secrets, troubles
 from .specs import groups
 from .tree import Tree
 
@@ -61,11 +61,7 @@ def run(
                     home, config, out=out, entry=entry, stack=stack, config_path=config_path
                 )
             except OSError as error:
-                raise HomeError(
-                    f"{error.filename or home}: {(error.strerror or str(error)).lower()}",
-                    remedy="Check that the home folder can be written and that no limit of processes, "
-                    "descriptors or disk is reached.",
-                ) from error
+                raise home_error(error, home) from error
             ending = supervisor.serve()
     except HomeostatError as error:
         ending = Ending.of(error)
@@ -167,6 +163,8 @@ class _Supervisor:
         daemon.write_pid(self._lock)
         self._log = Log(_opened(stack, home / "log" / "supervisor.log"))
         self._log("info", "start", pid=os.getpid(), home=home, config=config_path, version=__version__)
+        for agent, reason in troubles(config):
+            self._log("warning", "model_key", agent=agent, reason=reason)
         self._listeners = listeners.listen(home, config, identities)
         stack.callback(self._listeners.close)
         scrapes = listeners.listen_tcp(config.metrics.listen, "metrics.listen")
@@ -316,8 +314,10 @@ class _Supervisor:
             )
             for child in self._tree.children.values()
         )
-        others = (("supervisor", os.getpid()), ("nursery", self._tree.nursery_pid))
-        return metrics.Snapshot(self._tree.ready, __version__, rows, others)
+        others = [("supervisor", os.getpid())]
+        if (nursery := self._tree.nursery_pid) is not None:
+            others.append(("nursery", nursery))
+        return metrics.Snapshot(self._tree.ready, __version__, rows, tuple(others))
 
 
 def _opened(stack: contextlib.ExitStack, path: Path) -> int:

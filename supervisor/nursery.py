@@ -42,10 +42,10 @@ class Nursery:
 
     def __init__(self, home: Path, config: bytes, environment: Mapping[str, str], entry: str = ENTRY) -> None:
         """Spawn it. Raises OSError."""
+        log = open_log(home / LOG)  # First: it is what may be refused, and then nothing else is open.
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.setblocking(False)
         settings = os.memfd_create("homeostat-config", os.MFD_CLOEXEC)
-        log = open_log(home / LOG)
         try:
             os.write(settings, config)
             os.lseek(settings, 0, os.SEEK_SET)

@@ -52,13 +52,29 @@ def parse(text: str, name: str = "plan") -> Plan:
     return _Reader(name, text).plan(raw)
 
 
+def step_lines(text: str) -> list[int]:
+    """The line on which each step begins; steps count from 0, as everywhere."""
+    return [number for number, line in enumerate(text.splitlines(), 1) if _STEP.match(line)]
+
+
+def place(path: Path, field: str) -> str:
+    """``FILE:LINE`` of a field of a plan as the gate names it (``plan.step[3]``); else the file alone."""
+    found = re.match(r"plan\.step\[(\d+)\]", field)
+    try:
+        lines = step_lines(path.read_text(encoding="utf-8")) if found else []
+    except (OSError, UnicodeDecodeError):
+        return str(path)  # It was read a moment ago; the gate's words are worth more than its line.
+    number = int(found[1]) if found else 0
+    return f"{path}:{lines[number]}" if number < len(lines) else str(path)
+
+
 class _Reader:
     """Checks one parsed file, with its text at hand for line numbers."""
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
         self._lines = text.splitlines()
-        self._starts = [number for number, line in enumerate(self._lines, 1) if _STEP.match(line)]
+        self._starts = step_lines(text)
 
     def plan(self, raw: dict[str, Any]) -> Plan:
         for key in raw.keys() - {"on_error", "step"}:
@@ -70,9 +86,7 @@ class _Reader:
         if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
             what = "no steps" if not steps else "not a list of steps"
             raise self._wrong(self._line("step"), "step", what, "one or more [[step]]")
-        return Plan(
-            step=[self._step(number, step) for number, step in enumerate(steps, 1)], on_error=on_error
-        )
+        return Plan(step=[self._step(number, step) for number, step in enumerate(steps)], on_error=on_error)
 
     def _step(self, number: int, raw: dict[str, Any]) -> PlanStep:
         for key in raw.keys() - {"thought", "tool", "args"}:
@@ -93,8 +107,8 @@ class _Reader:
         return PlanStep(thought=raw["thought"], tool=raw["tool"], args=args)
 
     def _in_step(self, number: int, key: str, what: str, expected: str) -> PlanError:
-        start = self._starts[number - 1] if number <= len(self._starts) else 1
-        end = self._starts[number] if number < len(self._starts) else len(self._lines) + 1
+        start = self._starts[number] if number < len(self._starts) else 1
+        end = self._starts[number + 1] if number + 1 < len(self._starts) else len(self._lines) + 1
         leaf = key.rpartition(".")[2].partition("[")[0]
         return self._wrong(self._line(leaf, start, end, start), f"step {number}: {key}", what, expected)
 

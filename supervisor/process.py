@@ -105,3 +105,30 @@ def kill_strays(known: set[int]) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # Not reaped by anyone but us, so the number is still its own.
     return strays
+
+
+def kill_inits(known: set[int]) -> list[int]:
+    """SIGKILL unknown children that lead a pid namespace, as sandboxes do; give the pids of those that live.
+
+    One that is a zombie is dead with all its namespace.
+    """
+    inits = [pid for pid in sorted(children() - known) if _leads_namespace(pid)]
+    for pid in inits:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # Not reaped by anyone but us, so the number is still its own.
+    return inits
+
+
+def _leads_namespace(pid: int) -> bool:
+    """Whether a living process has a number in a pid namespace below ours."""
+    try:
+        its, ours = (Path(f"/proc/{who}/status").read_text() for who in (pid, "self"))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    theirs = _field(its, "NSpid")
+    return len(theirs) > len(_field(ours, "NSpid")) and _field(its, "State")[0] not in ("Z", "X")
+
+
+def _field(status: str, name: str) -> list[str]:
+    """The words of a line of proc_pid_status(5)."""
+    return next((line.split()[1:] for line in status.splitlines() if line.startswith(f"{name}:")), [""])

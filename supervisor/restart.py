@@ -1,8 +1,9 @@
 """Pure decisions about restarts: whom, how often, after how long.
 
-Owns: the three strategies, restart intensity, backoff.
+Owns: the three strategies, restart intensity, backoff, and when another restart is pointless.
 Must not know: processes, the clock, the random source (both are arguments).
-Invariant: more than ``intensity`` failures within ``period_s`` escalate; the first restart waits for nothing.
+Invariant: more than ``intensity`` failures escalate, within ``period_s`` or in a row, however far apart the
+    backoff has put them; the first restart waits for nothing.
 Source: Erlang/OTP supervisor(3); "Exponential Backoff And Jitter" (full jitter), AWS Architecture Blog 2015.
 """
 
@@ -15,6 +16,8 @@ from typing import TypeVar, assert_never
 from .specs import Strategy
 
 T = TypeVar("T")
+FAILED_STARTS = 3
+"""What has failed so often in a row before it ever served has a cause that lasts."""
 
 
 def affected(strategy: Strategy, members: Sequence[T], failed: T) -> tuple[T, ...]:
@@ -70,3 +73,14 @@ class Backoff:
             return 0.0
         exponent = min(self.attempts - 2, 62)  # Beyond it a float cap is max_s anyway.
         return random * min(self.max_s, self.base_s * 2.0**exponent)
+
+
+def pointless(intensity: Intensity, backoff: Backoff, failed_starts: int) -> str:
+    """Say why to give up instead of restarting again; empty while a restart may help."""
+    if failed_starts >= FAILED_STARTS:
+        return f"{failed_starts} starts in a row failed and none has succeeded"
+    if intensity.exceeded:
+        return f"{len(intensity.failures_s)} crashes of its group in {intensity.period_s:g} s"
+    if backoff.attempts > intensity.limit:
+        return f"{backoff.attempts} crashes of its group, none after {backoff.healthy_s:g} s of service"
+    return ""

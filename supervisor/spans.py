@@ -2,7 +2,8 @@
 
 Owns: which events begin and end a stage.
 Must not know: where events come from, how spans are shown or exported.
-Invariant: pure; the same events give the same spans, and a child lies within its parent.
+Invariant: pure; the same events give the same spans, and a child lies within its parent. What lies between
+    acceptance and the first proposal is the first step's thinking: a task is `queued` until then.
 Source: DESIGN §12; OpenTelemetry's span (name, start, end, attributes, children).
 """
 
@@ -86,9 +87,6 @@ class _Builder:
     def _status(self, event: Event, root: Span) -> None:
         root.attributes["status"] = event.data.get("status")
         root.open = event.data.get("status") not in ENDED
-        if event.data.get("status") == "running" and not self._steps:
-            root.children.append(Span("queued", root.start_ns, event.at_ns, open=False))
-            self._think_from_ns = event.at_ns
 
     def _proposed(self, event: Event, root: Span) -> None:
         number = int(event.data["step"])
@@ -106,7 +104,8 @@ class _Builder:
         if (call := self._call(event)) is None:
             return
         commit = event.data.get("phase") == "commit"
-        self._stage_ends(event, "review" if commit else "decide")
+        if commit or event.at_ns > call.start_ns:  # The gate mostly decides in the moment of the proposal.
+            self._stage_ends(event, "review" if commit else "decide")
         call.attributes["commit" if commit else "verdict"] = event.data.get("verdict")
         if event.data.get("verdict") != "admit" and not commit:
             call.attributes["reason"] = event.data.get("reason")

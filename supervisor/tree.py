@@ -8,6 +8,7 @@ Source: Erlang/OTP supervisor(3); DESIGN §7.
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import time
@@ -16,19 +17,23 @@ from collections.abc import Callable, Iterable
 from ..proto import messages as m
 from ..proto.config import Supervision
 from ..proto.errors import ProtocolError
+from . import orphans
 from .child import Child
-from .ending import Ending
+from .ending import Ending, home_error
 from .kin import Kin
 from .launch import Launcher, close_sent
 from .lifecycle import ALIVE, Action, Event, State, step
 from .log import Log
+from .nurseries import Nurseries
 from .nursery import LOG, Nursery
 from .process import Exit, Process, kill_strays, reap_strays
-from .restart import Backoff, Intensity
+from .restart import FAILED_STARTS, Backoff, Intensity, pointless
 from .specs import STOP_ORDER, ChildId, Group
 
 COMPANION_S = 0.005
 """How long the news of a death may take that made a companion end itself."""
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT})
+"""Refusals that end by themselves; any other of a path, such as of a log that is a folder, stays."""
 
 
 class Tree:
@@ -45,19 +50,18 @@ class Tree:
         log: Log,
     ) -> None:
         self._launcher = launcher
-        self._make_nursery = make_nursery
         self._selector = selector
         self._log = log
-        self._gone_nurseries: list[Process] = []
-        self._nursery_failures = Intensity(settings.intensity, settings.period_s)
+        intensity = Intensity(settings.intensity, settings.period_s)
         backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s, settings.healthy_s)
-        self._kin = [Kin(group, self._nursery_failures, backoff) for group in groups]
+        self._kin = [Kin(group, intensity, backoff) for group in groups]
         self.children = {spec.id: Child(spec) for kin in self._kin for spec in kin.group.members}
         self._of = {spec.id: kin for kin in self._kin for spec in kin.group.members}
         self._epochs_dirty = False
         self.ending: Ending | None = None
         self.done = False
-        self._nursery = self._spawn_nursery()
+        self._nurseries = Nurseries(make_nursery, intensity, selector, self._hear_nursery)
+        self._spawn_nursery()
 
     # -- what others may ask ---------------------------------------------------------------------------------
     @property
@@ -66,14 +70,15 @@ class Tree:
         return self.ending is None and all(child.state is State.READY for child in self.children.values())
 
     @property
-    def nursery_pid(self) -> int:
+    def nursery_pid(self) -> int | None:
         """Pid of the nursery."""
-        return self._nursery.process.pid
+        return self._nurseries.pid
 
     def start(self) -> None:
         """Ask for all children, in start order; nobody waits: the listeners are there already."""
         for child in self.children.values():
-            self._apply(child, Event.START)
+            if self.ending is None:
+                self._apply(child, Event.START)
 
     def stop(self, ending: Ending) -> None:
         """Begin to stop, in reverse order; the first reason counts."""
@@ -104,18 +109,14 @@ class Tree:
         for child in self.children.values():
             if child.process is not None and (exit_ := child.process.reap(now_s)) is not None:
                 self._exited(child, exit_, now_s)
-        if self._nursery.process.reap(now_s) is not None:
-            self._nursery.hang_up()  # The worker that it had parked ends too, and with it the socket.
-        for process in [process for process in self._gone_nurseries if process.reap(now_s) is not None]:
-            self._gone_nurseries.remove(process)
-            process.close()
+        self._nurseries.reap(now_s)
         self._hear_nursery()  # A worker is told of before it can come to us: no zombie is ours now.
-        known = {child.process.pid for child in self.children.values() if child.process is not None}
-        strays = reap_strays(known | {self.nursery_pid})
+        strays = reap_strays(self._known())
         if strays and any(
             child.state in (State.FORKING, State.CONDEMNED) for child in self.children.values()
         ):
-            self._nursery.process.kill()  # It may have been the parked worker, with an unanswered start.
+            self._nurseries.kill()  # It may have been the parked worker, with an unanswered start.
+        self._check_nurseries()
 
     def tick(self, now_s: float) -> None:
         """Do what is due; tell the gate who lives."""
@@ -157,6 +158,8 @@ class Tree:
         try:
             self._ask_for(child)
         except OSError as error:
+            if error.filename is not None and error.errno not in PASSING:
+                self.stop(Ending.of(home_error(error, self._launcher.home)))
             self._fork_failed(child, f"{error.strerror}: {error.filename or 'descriptors'}")
 
     def _ask_for(self, child: Child) -> None:
@@ -167,7 +170,7 @@ class Tree:
         zygote = self.children.get(ChildId("zygote", child.spec.id.index))
         fds = {"control": theirs}
         try:
-            self._nursery.ask(self._launcher.start(child, fds, zygote), fds)
+            self._nurseries.ask(self._launcher.start(child, fds, zygote), fds)
         finally:
             close_sent(fds)
 
@@ -207,7 +210,7 @@ class Tree:
         if isinstance(message, m.Ready):
             if child.state in (State.STARTING, State.READY, State.STOPPING):
                 if child.state is State.STARTING:
-                    child.ready_at_s = time.monotonic()
+                    child.ready_at_s, child.served = time.monotonic(), True
                     child.deadline_s = None
                     self._log("info", "ready", worker=child.name, pid=child.pid, epoch=child.epoch)
                 self._apply(child, Event.READY)
@@ -229,6 +232,8 @@ class Tree:
             how=exit_,
         )
         child.last_exit, child.last_exit_at_s = exit_, now_s
+        if exit_.code is not None and not child.served:
+            child.failed_starts += 1
         child.deadline_s = None
         child.release(self._unwatch)
         self._epochs_dirty = True
@@ -243,16 +248,14 @@ class Tree:
         now_s = time.monotonic()
         kin = self._of[child.spec.id]
         served_s = None if child.ready_at_s is None else now_s - child.ready_at_s
-        kin.failed(child.spec.id, served_s, now_s, _random())
+        blamed = kin.blamed(child.spec.id, child.last_exit.code if child.last_exit else None)
+        kin.failed(blamed, served_s, now_s, _random())
         if child.spec is not kin.group.members[0] and child.last_exit and child.last_exit.code is not None:
             # Perhaps it ended itself because the member it leans on died; that news comes within a moment.
             kin.due_s = max(kin.due_s, now_s + COMPANION_S)
-        if kin.intensity.exceeded:
-            self._escalate(
-                f"{child.name} crashed, the {len(kin.intensity.failures_s)}th crash of its group in "
-                f"{kin.intensity.period_s:g} s; at last: {child.last_exit or 'it could not be forked'}",
-                f"log/{child.name}.log",
-            )
+        if why := pointless(kin.intensity, kin.backoff, child.failed_starts):
+            end = child.last_exit or "it could not be forked"
+            self._escalate(f"{child.name} keeps crashing: {why}; at last: {end}", f"log/{child.name}.log")
             return
         for member in kin.pending:
             if self.children[member].state in ALIVE:
@@ -269,13 +272,15 @@ class Tree:
         """Start the pending members together once all of them are dead and the backoff is over."""
         if not kin.pending or self._some_alive(kin) or self.ending is not None:
             return
+        orphans.hold_back(kin, self._known(), now_s, self._log)
         members, event = [self.children[member] for member in kin.pending], Event.WAIT
         if kin.due_s <= now_s:
             kin.pending, event = [], Event.START
         elif any(child.state is State.DEAD for child in members):
             self._log("info", "backoff", group=kin.group.name, delay_s=round(kin.due_s - now_s, 3))
         for child in members:
-            self._apply(child, event)
+            if self.ending is None:
+                self._apply(child, event)
 
     def _some_alive(self, kin: Kin) -> bool:
         return any(self.children[member].state in ALIVE for member in kin.pending)
@@ -328,22 +333,21 @@ class Tree:
         self._selector.unregister(fd)
 
     # -- the nursery -----------------------------------------------------------------------------------------
-    def _spawn_nursery(self) -> Nursery:
-        nursery = self._make_nursery()
-        self._selector.register(nursery.socket, selectors.EVENT_READ, self._hear_nursery)
-        self._log("info", "nursery", pid=nursery.process.pid)
-        return nursery
+    def _spawn_nursery(self) -> None:
+        """Raises OSError."""
+        self._nurseries.spawn()
+        self._log("info", "nursery", pid=self.nursery_pid)
 
     def _hear_nursery(self) -> None:
         """Take in all answers of the nursery."""
         while True:
             try:
-                answer = self._nursery.hear()
+                answer = self._nurseries.hear()
             except BlockingIOError:
                 return
             except ProtocolError as error:
                 self._log("error", "nursery_malformed", reason=str(error))
-                self._nursery.process.kill()
+                self._nurseries.kill()
                 return
             if answer is None:
                 self._lost_nursery()
@@ -355,21 +359,27 @@ class Tree:
 
     def _lost_nursery(self) -> None:
         """Make a new one. Workers live on; starts that nobody has answered are asked for afresh."""
-        old = self._nursery
-        self._selector.unregister(old.socket)
-        old.close()
-        old.process.kill()
-        self._gone_nurseries.append(old.process)
-        known = {child.process.pid for child in self.children.values() if child.process is not None}
-        strays = kill_strays(known | {process.pid for process in self._gone_nurseries})
-        self._log("warning", "nursery_lost", pid=old.process.pid, strays=len(strays))
-        self._nursery = self._spawn_nursery()
-        self._nursery_failures = self._nursery_failures.failed(time.monotonic())
-        if self._nursery_failures.exceeded:
-            self._escalate("the nursery keeps dying", LOG)
+        pid = self._nurseries.lose(time.monotonic())
+        self._log("warning", "nursery_lost", pid=pid, strays=len(kill_strays(self._known())))
+        try:
+            self._spawn_nursery()
+        except OSError as error:
+            self.stop(Ending.of(home_error(error, self._launcher.home)))
+        self._check_nurseries()
         for child in list(self.children.values()):
             if child.state in (State.FORKING, State.CONDEMNED):
                 self._fork_failed(child, "the nursery died")
+
+    def _check_nurseries(self) -> None:
+        """Give up when none comes to serve, or one after the other is killed."""
+        hopeless = self._nurseries.failed_starts >= FAILED_STARTS or self._nurseries.failures.exceeded
+        if hopeless and self.ending is None:
+            self._escalate("the nursery keeps dying", LOG)
+
+    def _known(self) -> set[int]:
+        """Pids of all whom we reap by their pidfd."""
+        living = {child.process.pid for child in self.children.values() if child.process is not None}
+        return living | self._nurseries.pids
 
     def _fork_failed(self, child: Child | None, reason: str) -> None:
         if child is None or child.process is not None:
@@ -380,11 +390,7 @@ class Tree:
 
     def close(self) -> None:
         """After the stop: let the nursery end."""
-        self._selector.unregister(self._nursery.socket)
-        self._nursery.close()
-        self._nursery.process.kill()
-        os.waitid(os.P_PIDFD, self._nursery.process.pidfd, os.WEXITED)
-        self._nursery.process.close()
+        self._nurseries.close()
 
 
 def _random() -> float:

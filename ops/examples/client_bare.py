@@ -23,9 +23,7 @@ PLAN = {
 def ask(socket: Any, wait_s: float = 0.0, **request: Any) -> dict[str, Any]:
     """Send a request; send it again every two seconds without an answer (all of ours are safe to repeat)."""
     rid = uuid.uuid4().hex
-    message = msgpack.encode(
-        {"v": 1, "rid": rid, "wait_s": wait_s, **request} if wait_s else {"v": 1, "rid": rid, **request}
-    )
+    message = msgpack.encode({"v": 1, "rid": rid, **({"wait_s": wait_s} if wait_s else {}), **request})
     for _ in range(15):
         socket.send(message)
         while socket.poll(int((wait_s + 2) * 1000)):
@@ -57,4 +55,6 @@ def main(endpoint: str, workspace: str = "") -> int:
 
 
 if __name__ == "__main__":
+    if not 2 <= len(sys.argv) <= 3:
+        sys.exit(__doc__)
     sys.exit(main(*sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Events as lines for people.
 
-Owns: one line for each kind of event.
+Owns: one line for each kind of event, and the words that `show` shares with them.
 Must not know: where events come from.
 Invariant: an event of a kind that is not known here still gives a line.
 Source: proto/records.py; proto/events.py names the fields.
@@ -11,15 +11,62 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ...proto.ids import ENDED
 from ...proto.wire import Event
 from .text import brief, duration
 
 
-def line(event: Event, *, with_task: bool = False) -> str:
-    """Time, the task where several are watched, and what happened."""
-    clock = datetime.fromtimestamp(event.at_ns / 1e9).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    task = f"{event.task or '-':17}  " if with_task else ""
-    return f"{clock}  {task}{_what(event.kind, event.data)}"
+class Lines:
+    """Turns events into lines; remembers the tools of each task's step, which an outcome doesn't name."""
+
+    def __init__(self, *, with_task: bool = False) -> None:
+        self._with_task = with_task
+        self._tools: dict[str, list[str]] = {}
+
+    def __call__(self, event: Event) -> str:
+        """Time, the task where several are watched, and what happened."""
+        clock = datetime.fromtimestamp(event.at_ns / 1e9).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        task = f"{event.task or '-':17}  " if self._with_task else ""
+        return f"{clock}  {task}{_what(event.kind, self._data(event))}"
+
+    def _data(self, event: Event) -> dict[str, Any]:
+        """The event's data, with the tool of an outcome where it is known, and the task of a status."""
+        data = event.data
+        if event.kind == "proposed":
+            self._tools[event.task] = [str(call.get("tool")) for call in _calls(data)]
+        elif event.kind == "outcome":
+            tools, index = self._tools.get(event.task, []), data.get("index")
+            if isinstance(index, int) and index < len(tools):
+                return {**data, "tool": tools[index]}
+        elif event.kind == "status":
+            if data.get("status") in ENDED:
+                self._tools.pop(event.task, None)
+            return {**data, "task": event.task}
+        return data
+
+
+def exit_words(tool: str, code: int | None) -> str:
+    """The exit code in brackets, of a command; that of a file tool is nothing that a person asked for."""
+    return "" if code is None or tool.startswith("file.") else f" (exit {code})"
+
+
+def took_words(seconds: float) -> str:
+    """How long it took; nothing of a note, which takes no time of its own."""
+    return f" in {duration(seconds)}" if seconds else ""
+
+
+def changes_words(total: object) -> str:
+    """So many changes."""
+    return f"{total} change" if total == 1 else f"{total} changes"
+
+
+def resolve_command(task: str) -> str:
+    """What a person types who knows what became of an effect in doubt."""
+    return f"homeostat resolve {task} happened|did_not|fail"
+
+
+def _calls(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return [call for call in data.get("calls", []) if isinstance(call, dict)]
 
 
 def _what(kind: str, data: dict[str, Any]) -> str:
@@ -33,7 +80,7 @@ def _accepted(data: dict[str, Any]) -> str:
 
 
 def _proposed(data: dict[str, Any]) -> str:
-    calls = [call for call in data.get("calls", []) if isinstance(call, dict)]
+    calls = _calls(data)
     tools = ", ".join(brief(str(call.get("tool")), 40) for call in calls)
     thought = brief(str(calls[0].get("thought", "")), 70) if calls else ""
     return f"proposed {tools}" + (f'  "{thought}"' if thought else "")
@@ -47,15 +94,14 @@ def _decided(data: dict[str, Any]) -> str:
 
 def _staged(data: dict[str, Any]) -> str:
     diff = data.get("diff") or {}
-    return f"staged {diff.get('total', 0)} changes"
+    return f"staged {changes_words(diff.get('total', 0))}"
 
 
 def _outcome(data: dict[str, Any]) -> str:
-    code = data.get("exit_code")
-    ending = f" (exit {code})" if code is not None else ""
-    took = duration(float(data.get("duration_s") or 0))
+    ending = exit_words(str(data.get("tool", "")), data.get("exit_code"))
+    took = took_words(float(data.get("duration_s") or 0))
     width = 60 if data.get("status") == "ok" else 240  # of a failure the reason is worth more than one line
-    return f"{data.get('status')}{ending} in {took}  {brief(str(data.get('text', '')), width)}".rstrip()
+    return f"{data.get('status')}{ending}{took}  {brief(str(data.get('text', '')), width)}".rstrip()
 
 
 def _event(data: dict[str, Any]) -> str:
@@ -63,12 +109,17 @@ def _event(data: dict[str, Any]) -> str:
 
 
 def _status(data: dict[str, Any]) -> str:
-    reason = data.get("reason") or data.get("result")
-    return f"task is {data.get('status')}" + (f": {brief(str(reason))}" if reason else "")
+    status, reason = data.get("status"), str(data.get("reason") or data.get("result") or "")
+    if status == "cancelled":
+        reason = reason.removeprefix("cancelled ")  # "cancelled by local": who, where nobody said why
+    said = f"task is {status}" + (f": {brief(reason)}" if reason else "")
+    return f"{said}; say what is true: {resolve_command(data['task'])}" if status == "in_doubt" else said
 
 
 def _cancel_requested(data: dict[str, Any]) -> str:
-    return f"{brief(str(data.get('by')), 40)} asks to cancel: {brief(str(data.get('reason', '')))}"
+    by, reason = str(data.get("by")), str(data.get("reason", ""))
+    said = f"{brief(by, 40)} asks to cancel"
+    return said if reason in ("", f"cancelled by {by}") else f"{said}: {brief(reason)}"
 
 
 def _doubt_resolved(data: dict[str, Any]) -> str:

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import msgspec
 
-from ...proto.client import Client
+from ...proto.client import Client, WireRefusedError
 from ...proto.errors import UsageError
-from ...proto.wire import Event, Submitted, TaskView
-from ..plan import load
+from ...proto.wire import Event, Refused, Submitted, TaskView
+from ..plan import load, place
 from .ending import exit_code, follow
-from .lines import line
+from .lines import Lines
 from .settings import Settings, common
 from .text import brief, say, say_json
 
@@ -62,7 +63,12 @@ def submit(
         plan = load(plan_file)
     folder = "" if workspace is None else _checked(workspace)
     with settings.client() as client:
-        taken = client.submit(objective, agent=agent, plan=plan, workspace=folder, key=key)
+        try:
+            taken = client.submit(objective, agent=agent, plan=plan, workspace=folder, key=key)
+        except WireRefusedError as error:
+            if plan_file is None or not error.refusal.field.startswith("plan"):
+                raise
+            raise _of_file(error.refusal, plan_file) from error
         if not wait:
             _print_taken(taken, settings)
             return 0
@@ -72,6 +78,12 @@ def submit(
     if settings.as_json:
         say_json(_ending(taken, row))
     return exit_code(row.status)
+
+
+def _of_file(refusal: Refused, plan_file: Path) -> WireRefusedError:
+    """The gate knows steps; a person has a file with lines."""
+    message = f"{place(plan_file, refusal.field)}: {refusal.message}"
+    return WireRefusedError(msgspec.structs.replace(refusal, message=message))
 
 
 def _checked(workspace: Path) -> str:
@@ -93,16 +105,13 @@ def _wait(client: Client, taken: Submitted) -> TaskView:
     except KeyboardInterrupt:
         print(f"the task goes on: homeostat watch {taken.task}", file=sys.stderr)
         raise
-    if row.in_doubt:
-        print(
-            f"in doubt, for you to say: homeostat resolve {taken.task} happened|did_not|fail", file=sys.stderr
-        )
     return row
 
 
 @contextmanager
 def _progress(task: str) -> Iterator[Callable[[Event], None]]:
     """Lines on stderr; on a terminal a live line beneath them says what the task is at."""
+    line = Lines()
     if not sys.stderr.isatty():
         yield lambda event: print(line(event), file=sys.stderr, flush=True)
         return

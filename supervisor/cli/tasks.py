@@ -9,6 +9,7 @@ Source: docs/PROTOCOL.md "JSON of the command line".
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -16,11 +17,14 @@ import msgspec
 
 from ...proto import wire
 from ...proto.errors import UsageError
-from ...proto.ids import TaskStatus
+from ...proto.ids import ENDED, TaskStatus
+from .lines import changes_words, exit_words, resolve_command, took_words
 from .settings import Settings, common
-from .text import brief, duration, printable, say, say_json, table
+from .text import brief, printable, say, say_json, table
 
 _PAGE = 500
+_CHANGES = 10
+"""So many changed paths `show` lists for a call; `--json` has all that the gate keeps."""
 
 
 @click.command()
@@ -79,7 +83,7 @@ def show(settings: Settings, task: str) -> None:
     for step in answer.steps:
         say(f"\nstep {step.step}  {brief(step.thought)}")
         for call in step.calls:
-            _print_call(call)
+            _print_call(call, settings.home)
         if step.event:
             say(_indent(step.event))
 
@@ -98,7 +102,10 @@ def cancel(settings: Settings, task: str, reason: str) -> None:
     """End TASK; what it is doing is killed or awaited."""
     with settings.client() as client:
         answer = client.cancel(task, reason)
-    _print_status(settings, answer.task, answer.status)
+    if settings.as_json or answer.status in ENDED:
+        _print_status(settings, answer.task, answer.status)
+    else:
+        say(f"cancellation of {answer.task} requested; its open call is being ended")
 
 
 @click.command()
@@ -139,28 +146,45 @@ def _print_task(row: wire.TaskView) -> None:
     say(f"  agent      {row.agent}, accepted {_when(row.accepted_at_ns)}")
     say(f"  workspace  {printable(row.workspace)}")
     for key in row.in_doubt:
-        say(f"  in doubt   {key}")
+        which = f" --key {key}" if len(row.in_doubt) > 1 else ""
+        say(f"  in doubt   {key}; say what is true: {resolve_command(row.task)}{which}")
     if row.result:
         say(_indent(row.result))
 
 
-def _print_call(call: wire.CallView) -> None:
+def _print_call(call: wire.CallView, home: Path) -> None:
     args = call.args if isinstance(call.args, str) else msgspec.json.encode(call.args).decode()
     say(f"  {printable(call.tool)} {brief(args, 160)}")
-    say(f"    {call.verdict} ({call.klass or 'no effect'}): {brief(call.reason, 160)}")
+    if call.verdict:
+        why = brief(call.reason, 160) or (f"rule {brief(call.rule, 80)}" if call.rule else "")
+        say(f"    {call.verdict} ({call.klass or 'no effect'})" + (f": {why}" if why else ""))
     if (outcome := call.outcome) is None:
         return
-    code = "" if outcome.exit_code is None else f", exit {outcome.exit_code}"
-    say(
-        f"    {outcome.status}{code}, {duration(outcome.duration_s)}"
-        + (f"; {brief(outcome.note)}" if outcome.note else "")
-    )
+    said = outcome.status + exit_words(call.tool, outcome.exit_code) + took_words(outcome.duration_s)
+    say(f"    {said}" + (f"; {brief(outcome.note)}" if outcome.note else ""))
     if outcome.diff:
-        say(f"    {outcome.diff.get('total', 0)} changes")
+        _print_diff(outcome.diff)
     if outcome.text:
         say(_indent(outcome.text.rstrip(), "      "))
     if outcome.artifact:
-        say(f"    artifact {outcome.artifact} ({outcome.output_bytes} bytes)")
+        place = home / "artifacts" / outcome.artifact[:2] / outcome.artifact
+        say(f"    whole output ({outcome.output_bytes} bytes): {printable(str(place))}")
+
+
+def _print_diff(diff: dict[str, Any]) -> None:
+    """The first changed paths; only the first ones are kept by the gate, so the total counts."""
+    total, listed = diff.get("total", 0), diff.get("changes") or []
+    say(f"    {changes_words(total)}")
+    for change in listed[:_CHANGES]:
+        size = f", {_bytes(change.get('size', 0))}" if change.get("type") == "file" else ""
+        what = brief(f"{change.get('kind')} {change.get('type')}", 40)
+        say(f"      {what}  {brief(str(change.get('path')), 200)}{size}")
+    if (more := total - len(listed[:_CHANGES])) > 0:
+        say(f"      … {more} more")
+
+
+def _bytes(size: object) -> str:
+    return "1 byte" if size == 1 else f"{size} bytes"
 
 
 def _indent(text: str, by: str = "    ") -> str:

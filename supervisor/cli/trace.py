@@ -33,7 +33,8 @@ def trace(settings: Settings, task: str) -> None:
         return
     for line in _tree(root, "", ""):
         say(line)
-    say("in all: " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in stage_totals(root).items()))
+    totals = {name: took for name, took in stage_totals(root).items() if took or name != "decide"}
+    say("in all: " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in totals.items()))
 
 
 def _tree(span: Span, lead: str, below: str) -> Iterator[str]:

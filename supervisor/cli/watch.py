@@ -11,7 +11,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from .lines import line
+from .lines import Lines
 from .settings import Settings, common
 from .text import say, say_json
 
@@ -22,17 +22,20 @@ from .text import say, say_json
     "--from",
     "cursor",
     type=click.IntRange(min=0, max=(1 << 63) - 1),
-    default=0,
+    default=None,
     metavar="CURSOR",
-    help="Begin after this position.",
+    help="Begin after this position; 0: from the beginning. Default: 0 with TASK, now without.",
 )
 @common()
 @click.pass_obj
-def watch(settings: Settings, task: str, cursor: int) -> None:
-    """Show what happens, until TASK has ended; without TASK, what happens to all of them."""
+def watch(settings: Settings, task: str, cursor: int | None) -> None:
+    """Show what happens, until TASK has ended; without TASK, what happens to all of them from now on."""
+    line = Lines(with_task=not task)
     with settings.client() as client:
+        if cursor is None:
+            cursor = 0 if task else client.status().position
         for event in client.watch(task, cursor=cursor):
             if settings.as_json:
                 say_json(msgspec.to_builtins(event), compact=True)
             else:
-                say(line(event, with_task=not task))
+                say(line(event))

@@ -31,15 +31,19 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
     print(machine(), flush=True)
+    found: list[str] = []
     for name in options.names or ALL:
         if name == "durable":
-            durable.run(options.dir, None if options.no_peers else _peers(), options.rounds)
+            found += durable.run(options.dir, None if options.no_peers else _peers(), options.rounds)
         elif name == "restart":
-            restart.run(options.dir, options.kills)
+            found += restart.run(options.dir, options.kills)
         elif name == "idle":
-            idle.run(options.dir)
+            found += idle.run(options.dir)
         else:
-            growth.run(options.dir)
+            found += growth.run(options.dir)
+    for line in found:
+        print(f"bound missed: {line}", flush=True)
+    sys.exit(1 if found else 0)
 
 
 def _peers() -> Path:

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from tests.bench.stand import bare_commits_per_s, row, stand
+from tests.bench.stand import bare_commits_per_s, missed, row, stand
 
 PEERS = {
     "LangGraph (SQLite WAL, synchronous=FULL)": "langgraph_steps.py",
@@ -20,8 +20,8 @@ PEERS = {
 }
 
 
-def run(folder: Path, peers_python: Path | None, rounds: int) -> None:
-    """Print sequential and concurrent figures, medians over the rounds."""
+def run(folder: Path, peers_python: Path | None, rounds: int) -> list[str]:
+    """Print sequential and concurrent figures, medians over the rounds; give the bounds missed."""
     sequential: dict[str, list[float]] = {"homeostat": [], "bare LMDB commits": []}
     concurrent: dict[str, list[float]] = {"homeostat": []}
     with stand(folder) as homeostat:
@@ -42,6 +42,12 @@ def run(folder: Path, peers_python: Path | None, rounds: int) -> None:
     print(f"  homeostat / bare one-record commits: {100 * share:.0f} % (bound: 40 %)")
     print("200 tasks x 20 steps (bound for homeostat: 4,000 steps/s)")
     _table(concurrent)
+    found = missed("homeostat in % of the bare commit rate", 100 * share, least=40)
+    found += missed("steps/s of 200 tasks", statistics.median(concurrent["homeostat"]), least=4_000)
+    ours = statistics.median(sequential["homeostat"])
+    for name in PEERS if peers_python else ():
+        found += missed(f"sequential steps/s, beside {name}", ours, least=statistics.median(sequential[name]))
+    return found
 
 
 def _table(figures: dict[str, list[float]]) -> None:

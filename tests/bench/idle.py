@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.bench.stand import Stand, stand
+from tests.bench.stand import Stand, missed, stand
 
 WINDOW_S = 20.0
 
 
-def run(folder: Path) -> None:
-    """Print PSS and wakeups a second, per process and in all."""
+def run(folder: Path) -> list[str]:
+    """Print PSS and wakeups a second, per process and in all; give the bounds missed."""
     with stand(folder) as homeostat:
         homeostat.run_plan(1, 10)
         time.sleep(3)
@@ -30,9 +30,13 @@ def run(folder: Path) -> None:
             wakeups = (after.get(process.pid, 0) - before.get(process.pid, 0)) / WINDOW_S
             total_kb += kb
             total_wakeups += wakeups
-            name = " ".join(process.cmdline())[-40:]
+            name = " ".join(process.cmdline()).strip(" \0")[-40:]
             print(f"  {process.pid:<8} {name:<42} PSS {kb / 1024:6.1f} MB   wakeups/s {wakeups:.2f}")
         print(f"  in all: PSS {total_kb / 1024:.1f} MB, {total_wakeups:.2f} wakeups/s", flush=True)
+    return [
+        *missed("MB of PSS, idle", total_kb / 1024, most=80),
+        *missed("wakeups a second, idle", total_wakeups, most=5),
+    ]
 
 
 def _pss_kb(pid: int) -> int:

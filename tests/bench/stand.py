@@ -140,6 +140,15 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
+def missed(what: str, value: float, *, least: float | None = None, most: float | None = None) -> list[str]:
+    """Nothing, or the words for a bound that was not kept."""
+    if least is not None and value < least:
+        return [f"{what}: {value:,.1f}, at least {least:,.1f} is wanted"]
+    if most is not None and value > most:
+        return [f"{what}: {value:,.1f}, at most {most:,.1f} is wanted"]
+    return []
+
+
 def machine() -> str:
     """What the figures depend on."""
     python = sys.version.split()[0]

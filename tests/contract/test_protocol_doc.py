@@ -100,7 +100,7 @@ def test_page_lists_every_field(heading: str, struct: type[msgspec.Struct]) -> N
 def refusal_codes() -> set[str]:
     """Every code that the gate or the codec can answer with, read from their source."""
     codes = {error.code for error in (errors.ProtocolError, errors.MessageTooLargeError, errors.VersionError)}
-    codes.add(errors.JournalDamagedError.code)
+    codes |= {errors.JournalDamagedError.code, codec.UnsayableError.code}
     for path in [*(ROOT / "workers" / "gate").glob("*.py"), ROOT / "proto" / "codec.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
@@ -151,6 +151,9 @@ def test_event_data_has_the_listed_names() -> None:
         "call_id": "",
     }
     assert data["calls"][1]["args"] == "\ufffd["
+    within = records.Call("shell.run", b'{"thought":"why","command":"ls"}', "")
+    (said,) = data_of(records.Proposed(1, 0, "", (within,), records.Usage()))["calls"]
+    assert (said["thought"], said["args"]) == ("why", {"command": "ls"}), "as `show` gives it"
     assert data["usage"] == {"input_tokens": 3, "output_tokens": 4}
     intent = records.Intent(ids.Key("k"), "staged", 9)
     decided = data_of(records.Decided(1, 0, 0, "call", "admit", "policy", "r", "", "p", intent))

@@ -12,6 +12,8 @@ import select
 from collections.abc import Callable
 from typing import Any
 
+from homeostat.proto.link import Link
+
 
 class FakeTimer:
     """A pending call."""
@@ -36,7 +38,8 @@ class FakeLoop:
         self._watched: dict[int, Callable[[], None]] = {}
 
     def post(self, message: Any) -> None:
-        """Keep it."""
+        """Keep it; what the real link would not carry is refused as there."""
+        Link[Any, Any](1).post(message)
         self.posted.append(message)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:

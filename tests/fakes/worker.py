@@ -5,12 +5,14 @@ Must not know: the gate, the link.
 Invariant: without a behaviour it says Ready, notes what it hears in its log, and exits 0 when told to stop.
 Source: the contract of workers/nursery.py.
 
-HOMEOSTAT_FAKE holds ``role.index=behaviour`` words: ``crash`` exits with 3 at once, ``fatal`` says Fatal,
+HOMEOSTAT_FAKE holds ``role.index=behaviour`` words: ``crash`` exits with 3 after its Ready, ``raise`` raises
+before it, ``fatal`` says Fatal,
 ``hang`` stays in phase run for ever, ``deaf`` ignores Stop, ``mute`` never says Ready, ``accuse`` asks for
-brain.0's death.
+brain.0's death, ``forsaken`` says at its first start that its companion hangs, ``orphan`` leaves a sandbox.
 """
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,8 +21,11 @@ from typing import NoReturn
 
 from homeostat.proto import codec
 from homeostat.proto import messages as m
+from homeostat.proto.errors import COMPANION_HANGS_EXIT
+from homeostat.sandbox import kernel
 from homeostat.workers.phase import Phase, PhaseWord
 
+CLONE_NEWUSER, CLONE_NEWPID = 0x1000_0000, 0x2000_0000
 BEHAVIOURS = dict(word.split("=") for word in os.environ.get("HOMEOSTAT_FAKE", "").split())
 
 
@@ -44,8 +49,12 @@ def main(start: m.WorkerStart, fds: dict[str, int]) -> NoReturn:
         fds=",".join(sorted(fds)),
         open=",".join(sorted(os.listdir("/proc/self/fd"), key=int)),
     )
-    if behaviour == "crash":
-        sys.exit(3)
+    if behaviour == "raise":
+        raise KeyError("what nobody foresaw")
+    if behaviour == "forsaken" and start.epoch == 1:
+        sys.exit(COMPANION_HANGS_EXIT)
+    if behaviour == "orphan":
+        note("orphan", pid=_leave_orphan())
     if behaviour == "fatal":
         control.send(codec.encode(m.Fatal("journal_newer", "the journal is newer", "Upgrade homeostat.", 7)))
         sys.exit(7)
@@ -53,9 +62,22 @@ def main(start: m.WorkerStart, fds: dict[str, int]) -> NoReturn:
         PhaseWord.attach(fds["phase"]).write(Phase.RUN if behaviour == "hang" else Phase.IDLE)
     if behaviour != "mute":
         control.send(codec.encode(m.Ready()))
+    if behaviour == "crash":
+        sys.exit(3)
     if behaviour == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _listen(control, behaviour)
+
+
+def _leave_orphan() -> int:
+    """Start a sandbox that does not die with us, but with our supervisor."""
+    supervisor = os.pidfd_open(os.getppid())
+    pid, _ = kernel.clone_pidfd(CLONE_NEWUSER | CLONE_NEWPID)
+    if pid == 0:
+        kernel.close_all_but({supervisor})
+        select.select([supervisor], [], [])
+        os._exit(0)
+    return pid
 
 
 def _listen(control: socket.socket, behaviour: str) -> NoReturn:

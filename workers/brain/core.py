@@ -39,6 +39,7 @@ from .effects import (
     RetryDue,
     StartThinking,
     StopThinking,
+    Untold,
 )
 from .providers import script
 from .providers.chat import Dialect
@@ -86,6 +87,8 @@ class Core:
                 return self._failed(message)
             case RetryDue():
                 return self._retry(message.run)
+            case Untold():
+                return self._untold(message)
             case _:
                 assert_never(message)
 
@@ -95,9 +98,12 @@ class Core:
         known = self._tasks.get(assign.task)
         if known is not None and known.stands_by(assign):
             if known.step == assign.next_step:
+                if isinstance(known.answer, Propose) and known.is_script:
+                    return [self._say_ahead(known, known.answer)]  # A new gate was told nothing ahead.
                 return [Post(known.answer)] if known.answer is not None else []
             if known.step == assign.next_step + 1 and known.previous is not None:
                 # The gate has lost the outcome that we saw already: it will hear of it again, and we of it.
+                known.said = known.step
                 return [Post(said) for said in (known.previous, known.answer) if said is not None]
         effects = self._drop(assign.task)
         task = self._tasks[assign.task] = Task.of(assign)
@@ -177,7 +183,17 @@ class Core:
         if isinstance(answer, Finish):
             return [self._end(task, answer)]
         task.phase, task.answer = Phase.PROPOSED, answer
-        return [Post(answer)]
+        if task.step + script.AHEAD_STEPS // 2 <= task.said and not task.trouble:
+            return []  # The gate knows this step and enough of those after it.
+        return [self._say_ahead(task, answer)]
+
+    def _say_ahead(self, task: Task, answer: Propose) -> Post:
+        """Propose a scripted step, and tell what follows it as long as all goes well."""
+        if task.plan is None:
+            return Post(answer)
+        said = script.ahead(answer, task.plan)
+        task.said = said.step + len(said.then)
+        return Post(said)
 
     # -- provider calls ------------------------------------------------------------------------------------
     def _ask(self, task: Task, mind: Mind) -> list[Effect]:
@@ -269,6 +285,13 @@ class Core:
             if task.mind is not None:
                 effects += self._ask(task, task.mind)
         return effects
+
+    def _untold(self, report: Untold) -> list[Effect]:
+        """The gate can't be told the answer: asking the model for another such one helps nobody."""
+        task = self._tasks.get(report.task)
+        if task is None:
+            return []
+        return [*self._stop(task), self._give_up(task, "garbled", report.reason)]
 
     # -- ends ----------------------------------------------------------------------------------------------
     def _give_up(self, task: Task, error: str, message: str) -> Effect:

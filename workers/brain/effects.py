@@ -78,4 +78,11 @@ class RetryDue(_Value, frozen=True):
     run: int
 
 
-Report = Answered | CallFailed | RetryDue
+class Untold(_Value, frozen=True):
+    """A message about this task could not be posted: it is too large, or holds what no message can carry."""
+
+    task: TaskId
+    reason: str
+
+
+Report = Answered | CallFailed | RetryDue | Untold

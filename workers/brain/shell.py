@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from ...proto.messages import ToBrain
+from ...proto.codec import UnsayableError
+from ...proto.errors import MessageTooLargeError
+from ...proto.messages import FromBrain, ToBrain
 from .core import THINKING_LIMIT, Core
-from .effects import Effect, Post, Report, RetryAt, RetryDue, StartThinking, StopThinking
+from .effects import Effect, Post, Report, RetryAt, RetryDue, StartThinking, StopThinking, Untold
 
 if TYPE_CHECKING:
     from ..runtime import Context, Loop
@@ -56,7 +58,7 @@ class Brain:
         for effect in effects:
             match effect:
                 case Post():
-                    self._loop.post(effect.message)
+                    self._post(effect.message)
                 case StartThinking():
                     self._start(effect)
                 case StopThinking():
@@ -66,6 +68,14 @@ class Brain:
                     self._retry_later(effect)
                 case _:
                     assert_never(effect)
+
+    def _post(self, message: FromBrain) -> None:
+        """Tell the gate. An answer that no message can carry ends its task, not this brain."""
+        try:
+            self._loop.post(message)
+        except (MessageTooLargeError, UnsayableError) as error:
+            reason = f"the answer can't be told to the gate: {error.message}"
+            self._perform(self._core.handle(Untold(message.task, reason)))
 
     def _start(self, effect: StartThinking) -> None:
         if self._calls is None:

@@ -71,6 +71,8 @@ class Task:
     step: int
     trouble: str = ""
     """Script: why the last step counts as not ok."""
+    said: int = -1
+    """Script: the last step that this gate was told ahead."""
     phase: Phase = Phase.GATHERING
     history: list[Turn] = field(default_factory=list)
     mind: Mind | None = None
@@ -94,6 +96,7 @@ class Task:
             plan=assign.plan,
             step=assign.next_step,
             trouble=trouble,
+            attempt=assign.attempts + 1,
         )
 
     @property

@@ -13,6 +13,8 @@ import errno
 import hashlib
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -85,25 +87,32 @@ class ArtifactWriter:
             self._short.append(data)
             if self.kept_bytes <= SHORT_BYTES:
                 return
-            data = self._open()
-        self._append(data)
+        with self._giving_up():
+            self._append(data if self._fd >= 0 else self._open())
 
     def _open(self) -> bytes:
         """Begin the file; gives what was held back until now."""
-        self._path = self._store.temporary()
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        path = self._store.temporary()
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._path = path
         data = b"".join(self._short)
         self._short.clear()
         return data
 
     def _append(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Where there is no room (bytes or inodes), keep nothing and note why: the call goes on."""
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            yield
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
             self.trouble = f"the whole output could not be kept: {error.strerror}"
+            self._short.clear()
             self.discard()
 
     def finish(self, *, always: bool = False) -> str:
@@ -113,23 +122,17 @@ class ArtifactWriter:
         """
         if self.trouble or not self.kept_bytes or (self._fd < 0 and not always):
             return ""
-        try:
+        with self._giving_up():
             if self._fd < 0:
                 self._append(self._open())
-            if self._path is None:
-                return ""
-            os.fsync(self._fd)
-            digest = self._hash.hexdigest()
-            self._store.publish(self._path, digest)
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            self.trouble = f"the whole output could not be kept: {error.strerror}"
-            self.discard()
+            if self._path is not None:
+                os.fsync(self._fd)
+                self._store.publish(self._path, self._hash.hexdigest())
+        if self._fd < 0:
             return ""
         os.close(self._fd)
         self._fd, self._path = -1, None
-        return digest
+        return self._hash.hexdigest()
 
     def discard(self) -> None:
         """Leave nothing."""

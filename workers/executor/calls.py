@@ -61,6 +61,8 @@ class Call:
     protection: str = ""
     outcome: m.Ended | None = None
     diff: DiffSummary | None = None
+    place: str = ""
+    """Its workspace, whatever it is called: the same for two names of one folder."""
 
     @property
     def so_far(self) -> m.Ended:
@@ -100,6 +102,8 @@ class Asked:
     entry: Entry | None = None
     stage: Literal["none", "open", "committed", "merged"] = "none"
     blind: bool = False
+    place: str = ""
+    """Which folder the workspace is; empty where it can't be opened."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,10 @@ class Erase:
 
 @dataclass(frozen=True)
 class Launch:
-    """Run the call in a sandbox."""
+    """Run the call in a sandbox, in the folder that was held for it."""
 
     execute: m.Execute
+    place: str
 
 
 @dataclass(frozen=True)

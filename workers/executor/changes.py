@@ -14,6 +14,8 @@ import msgspec
 
 from .beneath import EntryType
 
+GITDIR = "gitdir: "
+"""How a file named ``.git`` begins that says where the repository is: gitrepository-layout(5)."""
 ChangeKind = Literal["created", "changed", "deleted", "opaque", "retyped", "mode", "special"]
 
 
@@ -40,4 +42,5 @@ class Change(msgspec.Struct, frozen=True):
     digest: str = ""
     """SHA-256 of a file's bytes or of a link's target."""
     target: str = ""
+    """Where a link leads; of a file named ``.git``, its text: ``gitdir: …``."""
     notes: tuple[str, ...] = ()

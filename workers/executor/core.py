@@ -66,7 +66,8 @@ class Executor:
             return _staged_again(live)
         if entry is not None and entry.state == "ended":
             return [c.Post(outcomes.decode(entry.outcome))]
-        call = Call(execute, event.limit_s, now + execute.timeout_s)
+        place = event.place or execute.workspace
+        call = Call(execute, event.limit_s, now + execute.timeout_s, place=place)
         if event.stage in {"committed", "merged"}:
             return self._complete(call, entry)
         begun = entry is not None or (execute.resumed and event.blind)
@@ -240,22 +241,22 @@ class Executor:
         effects: list[Effect] = []
         running = sum(call.occupies for call in self._calls.values())
         begun = [call for call in self._calls.values() if call.phase is not Phase.QUEUED]
-        held = {call.execute.workspace for call in begun if call.writes}
+        held = {call.place for call in begun if call.writes}
         for call in self._calls.values():
             if running >= self._most_running:
                 break
-            if call.phase is not Phase.QUEUED or (call.writes and call.execute.workspace in held):
+            if call.phase is not Phase.QUEUED or (call.writes and call.place in held):
                 continue
             running += 1
             effects += self._launch(call, now)
             if call.writes:
-                held.add(call.execute.workspace)
+                held.add(call.place)
         return effects
 
     def _launch(self, call: Call, now: float) -> list[Effect]:
         call.phase, call.launched_at = Phase.LAUNCHING, now
         call.deadline_at = min(call.deadline_at, now + call.limit_s)
-        launch = c.Launch(call.execute)
+        launch = c.Launch(call.execute, call.place)
         return [c.Record(call.key, c.entry_of(call.execute, "started")), launch] if call.writes else [launch]
 
 

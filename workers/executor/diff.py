@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import posixpath
 from collections import Counter
 
 import msgspec
@@ -19,7 +20,7 @@ import msgspec
 from ...proto.errors import RefusedError
 from ...proto.records import ChangeLine, DiffSummary
 from .beneath import Beneath, shown
-from .changes import Change, Limits
+from .changes import GITDIR, Change, Limits
 from .manifest import Plan
 from .stage import Stage
 from .upper import UpperReader
@@ -72,11 +73,36 @@ class Diff(msgspec.Struct, frozen=True):
 
 
 def _is_hook(change: Change) -> bool:
-    """A version control hook that would run: git leaves ``.sample`` and what can't be executed alone."""
-    if change.kind == "deleted" or change.path.endswith(".sample"):
+    """A version control hook that would run, or a way from a repository to hooks that lie elsewhere.
+
+    git leaves ``.sample`` and what can't be executed alone. It has hooks in every repository beneath a
+    ``.git`` (modules, worktrees) and in bare ones, of which only the name tells.
+    """
+    if change.kind == "deleted":
         return False
+    *folders, name = names = change.path.split("/")
+    if change.type == "symlink" and ".git" in names:
+        return True
+    if change.type == "file" and name == ".git":
+        return not _leads_home(folders, change.target)
     runs = change.type == "symlink" or (change.type == "file" and change.executable)
-    return runs and "/.git/hooks/" in f"/{change.path}/"
+    return runs and not name.endswith(".sample") and _are_hooks(names)
+
+
+def _are_hooks(names: list[str]) -> bool:
+    """Whether the path is that of a repository's folder of hooks, or lies beneath it."""
+    return any(
+        name == "hooks" and (".git" in names[:at] or names[max(0, at - 1)].endswith(".git"))
+        for at, name in enumerate(names)
+    )
+
+
+def _leads_home(folders: list[str], target: str) -> bool:
+    """Whether a ``.git`` file names a repository beneath a ``.git`` of the workspace, as submodules do."""
+    if not target.startswith(GITDIR) or target.startswith(f"{GITDIR}/"):
+        return False
+    names = posixpath.normpath("/".join([*folders, target.removeprefix(GITDIR)])).split("/")
+    return names[0] != ".." and ".git" in names
 
 
 def read_diff(workspace_fd: int, stage: Stage, limits: Limits | None = None) -> Diff:

@@ -54,7 +54,7 @@ def commit(workspace_fd: int, stage: Stage, diff: Diff, at: At = _pass) -> None:
         at("upper synced")
         record = _record(workspace_fd, stage, diff, copies=_is_elsewhere(sites))
         stage.write_manifest(record, at)
-    _forward(workspace_fd, stage, record, at, withdraw=True)
+    _forward(workspace_fd, stage, record, at, first=True)
 
 
 def roll_forward(workspace_fd: int, stage: Stage, at: At = _pass, *, digest: str = "") -> None:
@@ -70,10 +70,11 @@ def roll_forward(workspace_fd: int, stage: Stage, at: At = _pass, *, digest: str
     if record.workspace_ino != os.fstat(workspace_fd).st_ino:
         raise StageError(f"stage {stage.key} was committed for another workspace")
     if stage.state() == "committed":
-        _forward(workspace_fd, stage, record, at, withdraw=False)
+        _forward(workspace_fd, stage, record, at, first=False)
 
 
-def _forward(workspace_fd: int, stage: Stage, record: Manifest, at: At, *, withdraw: bool) -> None:
+def _forward(workspace_fd: int, stage: Stage, record: Manifest, at: At, *, first: bool) -> None:
+    """Take every step that is left. ``first``: nobody took any before."""
     with Sites(workspace_fd, stage) as sites:
         roll = Roll(sites, record, at)
         roll.check()
@@ -82,12 +83,12 @@ def _forward(workspace_fd: int, stage: Stage, record: Manifest, at: At, *, withd
             try:
                 roll.make_copies()
             except OSError:
-                if withdraw:  # no room, say: the workspace has only copies of ours yet
+                if first:  # no room, say: the workspace has only copies of ours yet
                     roll.give_up()
                     stage.withdraw()
                 raise
         roll.apply()
-        roll.sync(_FEW)
+        roll.sync(_FEW, all_of_it=not first)
         at("renames synced")
         stage.mark_merged()
         at("marked")

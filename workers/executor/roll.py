@@ -347,9 +347,9 @@ class Roll:
             os.close(fd)
 
     # -- the disk --------------------------------------------------------------------------------------------
-    def sync(self, few: int) -> None:
-        """Make the renames durable."""
-        if len(self._touched) > few:
+    def sync(self, few: int, *, all_of_it: bool) -> None:
+        """Make the renames durable; ``all_of_it``: those of an earlier life too, which no one has noted."""
+        if all_of_it or len(self._touched) > few:
             filecalls.syncfs(self._sites.workspace.fd)
             filecalls.syncfs(self._sites.old.fd)
             return

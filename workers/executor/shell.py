@@ -15,15 +15,16 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol, assert_never
 
 from ...proto import messages as m
 from ...proto.config import Config
-from ...proto.errors import HomeostatError
+from ...proto.errors import COMPANION_HANGS_EXIT, HomeostatError
 from ...proto.ids import Key, TaskId
-from ...sandbox.client import ZygoteClient, ZygoteGoneError
+from ...sandbox.client import ZygoteClient, ZygoteGoneError, ZygoteSilentError
 from . import calls as c
 from . import core
 from .artifacts import Artifacts
@@ -33,7 +34,7 @@ from .sandboxes import Sandboxes, Watches
 from .stages import Found, Stages
 from .streams import Capture
 from .tools.orders import limit_s, order
-from .workspaces import Workspaces, command_owner
+from .workspaces import WorkspaceError, Workspaces, command_owner, place_of
 
 _ZYGOTE_GONE_EXIT = 70  # EX_SOFTWARE of sysexits.h; the supervisor restarts the pair whatever the number
 
@@ -103,6 +104,9 @@ class ExecutorShell:
             zygote.wait_served()  # Else we might call an effect in doubt that is still about to happen.
         except ZygoteGoneError:
             self.zygote_gone()
+        except ZygoteSilentError as error:
+            print(error.message, file=sys.stderr, flush=True)
+            sys.exit(COMPANION_HANGS_EXIT)
         self._sandboxes = Sandboxes(zygote, loop, self)
         self._todo: deque[c.Effect] = deque()
         self._timer: Timer | None = None
@@ -164,7 +168,14 @@ class ExecutorShell:
             entry = self._ledger.get(key)
             if execute.klass == "staged" and (entry is not None or execute.resumed):
                 stage = self._stages.find(key)
-        return c.Asked(execute, limit_s(execute), entry, stage, self._ledger.blind)
+        return c.Asked(
+            execute, limit_s(execute), entry, stage, self._ledger.blind, self._place(execute.workspace)
+        )
+
+    def _place(self, path: str) -> str:
+        with suppress(WorkspaceError):  # the launch will meet it again, and tell
+            return self._workspaces.place(path)
+        return ""
 
     # -- what the sandboxes say -----------------------------------------------------------------------
     def launched(self, key: Key, protection: str) -> None:
@@ -217,7 +228,7 @@ class ExecutorShell:
             case c.Erase():
                 self._ledger.erase(effect.key)
             case c.Launch():
-                self._launch(effect.execute)
+                self._launch(effect.execute, effect.place)
             case c.Kill():
                 self._sandboxes.kill(effect.key)
             case c.TakeDiff():
@@ -236,22 +247,24 @@ class ExecutorShell:
             case _:
                 assert_never(effect)
 
-    def _launch(self, execute: m.Execute) -> None:
+    def _launch(self, execute: m.Execute, place: str) -> None:
         """Everything up to the zygote's answer. Nothing was run when any of it fails."""
         key = execute.key
         workspace_fd = stage_fd = None
         capture = None
         try:
+            self._ledger.check_holds(key)  # if we were killed now, nobody would know that it was begun
             made = order(execute, self._config)
             workspace_fd = self._workspaces.open(execute.workspace)
+            if place_of(workspace_fd) != place:
+                raise WorkspaceError(f"the workspace {execute.workspace} was exchanged while the call waited")
             if execute.klass == "staged":
                 stage_fd = self._stages.create(key, os.dup(workspace_fd)).stage.fd
             capture = Capture(self._artifacts.writer(execute.output_limit_bytes), made.text_limit_bytes)
             self._sandboxes.start(key, made, workspace_fd, stage_fd, capture)
         except (HomeostatError, OSError) as error:
-            self._happened(
-                c.NotLaunched(key, error.message if isinstance(error, HomeostatError) else str(error))
-            )
+            text = error.message if isinstance(error, HomeostatError) else str(error)
+            self._happened(c.NotLaunched(key, text))
         finally:
             if workspace_fd is not None:
                 os.close(workspace_fd)

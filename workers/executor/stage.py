@@ -70,15 +70,22 @@ class Stage:
         """
         os.mkdir(check_key(key), 0o700, dir_fd=stages_dir_fd)
         stage = cls(stages_dir_fd, key, root_mode & 0o777)
-        os.mkdir("upper", 0o700, dir_fd=stage.fd)
-        os.mkdir("work", 0o700, dir_fd=stage.fd)
-        _adorn(stage.fd, "upper", owner, root_mode & 0o777)
-        if owner:
-            _adorn(stage.fd, "work", owner, 0o700)
-        os.mkdir("old", 0o700, dir_fd=stage.fd)
-        if owner:
-            os.fchmod(stage.fd, 0o711)
+        try:
+            stage._fill(owner)
+        except BaseException:
+            stage.close()
+            raise
         return stage
+
+    def _fill(self, owner: tuple[int, int] | None) -> None:
+        os.mkdir("upper", 0o700, dir_fd=self.fd)
+        os.mkdir("work", 0o700, dir_fd=self.fd)
+        _adorn(self.fd, "upper", owner, self.root_mode or 0)
+        if owner:
+            _adorn(self.fd, "work", owner, 0o700)
+        os.mkdir("old", 0o700, dir_fd=self.fd)
+        if owner:
+            os.fchmod(self.fd, 0o711)
 
     @classmethod
     def open(cls, stages_dir_fd: int, key: str) -> Stage:

@@ -9,6 +9,7 @@ Source: DESIGN §4 "Staged effects", §6 "Executor".
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -91,10 +92,15 @@ class Stages:
 
     def create(self, key: Key, workspace_fd: int) -> Work:
         """Make a clean stage; it owns the workspace's descriptor from here on."""
-        with suppress(FileNotFoundError):
-            Stage.open(self._fd, key).discard()
-        mode = os.fstat(workspace_fd).st_mode & 0o777
-        self._open[key] = Work(Stage.create(self._fd, key, self._owner, mode), workspace_fd)
+        try:
+            with suppress(FileNotFoundError):
+                Stage.open(self._fd, key).discard()
+            mode = os.fstat(workspace_fd).st_mode & 0o777
+            stage = Stage.create(self._fd, key, self._owner, mode)
+        except BaseException:
+            os.close(workspace_fd)
+            raise
+        self._open[key] = Work(stage, workspace_fd)
         return self._open[key]
 
     # -- blocking: run as jobs ------------------------------------------------------------------------
@@ -155,8 +161,13 @@ class Stages:
         if work is not None:
             work.close()
         with suppress(FileNotFoundError), Stage.open(self._fd, key) as stage:
-            if stage.state() != "committed":
+            if stage.state() == "committed":
+                return
+            try:
                 stage.discard()
+            except OSError as error:  # a rename may need room too: then the next start removes it
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
 
     def let_go(self, key: Key) -> None:
         """Let go of an ended call's stage; it stays on disk for undoing."""

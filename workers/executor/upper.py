@@ -255,6 +255,10 @@ class UpperReader:
         with os.fdopen(tree.open(path), "rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def _beginning(self, path: bytes) -> bytes:
+        with os.fdopen(self._upper.open(path), "rb", buffering=0) as file:
+            return file.read(self._limits.path_bytes).rstrip(b"\r\n")
+
     def _hash_old(self, path: bytes) -> str:
         try:
             return self._hash(self._workspace, path)
@@ -266,6 +270,8 @@ class UpperReader:
         is_file, target = entry.type == "file", b""
         if is_file:
             digest = digest or self._hash(self._upper, entry.path)
+            if entry.path.rpartition(b"/")[2] == b".git":
+                target = self._beginning(entry.path)
         elif entry.type == "symlink":
             target = self._upper.readlink(entry.path)
             digest = hashlib.sha256(target).hexdigest()

@@ -18,6 +18,8 @@ from ...proto.errors import RefusedError
 
 EXECUTOR_UID_OFFSET: Final = 3
 COMMAND_UID_OFFSET: Final = 11
+OVERFLOW_UID: Final = 65_534
+"""What our user namespace shows for every owner that it doesn't map: /proc/sys/fs/overflowuid's default."""
 
 
 class WorkspaceError(RefusedError):
@@ -31,6 +33,12 @@ def command_owner(users_base: int) -> tuple[int, int] | None:
     if os.geteuid() in {0, users_base + EXECUTOR_UID_OFFSET}:
         return users_base + COMMAND_UID_OFFSET, users_base + COMMAND_UID_OFFSET
     return None
+
+
+def place_of(fd: int) -> str:
+    """A folder's own identity, as long as it exists."""
+    status = os.fstat(fd)
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 class Workspaces:
@@ -53,6 +61,8 @@ class Workspaces:
             WorkspaceError: it is gone, is no folder, or may not be a workspace.
 
         """
+        if "\0" in path:
+            raise WorkspaceError(f"the workspace {path!r} has a NUL in its name")
         whole = os.path.realpath(path)
         self._check_place(path, whole)
         try:
@@ -66,6 +76,14 @@ class Workspaces:
             raise WorkspaceError(f"the workspace {path} can't be opened: {error.strerror}") from error
         self._check_owner(fd, path)
         return fd
+
+    def place(self, path: str) -> str:
+        """What tells this folder from all others, however it is named. Raises WorkspaceError."""
+        fd = self.open(path)
+        try:
+            return place_of(fd)
+        finally:
+            os.close(fd)
 
     def _check_place(self, path: str, whole: str) -> None:
         if not path.startswith("/"):
@@ -86,7 +104,8 @@ class Workspaces:
         found = os.fstat(fd).st_uid
         if self._owner and found != self._owner[0]:
             os.close(fd)
+            whom = "another user" if found == OVERFLOW_UID else f"uid {found}"
             raise WorkspaceError(
-                f"the workspace {path} belongs to uid {found}; commands run as uid {self._owner[0]} and may "
+                f"the workspace {path} belongs to {whom}; commands run as uid {self._owner[0]} and may "
                 f"only work in folders of their own (chown -R {self._owner[0]}:{self._owner[1]} {path})"
             )

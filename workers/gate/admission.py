@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from base64 import b32encode
 from hashlib import sha256
+from posixpath import normpath
 from typing import Any
 
 import msgspec
@@ -82,7 +83,16 @@ def submit(
         )
     _check_words(request)
     limits = _limits(agent, request.limits)
+    _check_place(core, request.workspace)
     if request.plan is not None:
+        if agent.provider != "script":
+            raise Refusal(
+                "bad_plan",
+                f"agent {agent.name!r} asks its model what to do and would not follow a plan",
+                field="plan",
+                expected="no plan",
+                remedy='Leave the plan out, or use an agent with provider = "script".',
+            )
         _check_plan(core, agent, request.plan, limits)
     elif agent.provider == "script":
         raise Refusal(
@@ -103,7 +113,7 @@ def _take(
     core.next_task_no += 1
     name = b32encode(sha256(journal_id + number.to_bytes(8, "big")).digest()).decode().lower()[:16]
     task_id = TaskId("t" + name)
-    workspace = request.workspace or f"{core.workspaces}/{task_id}"
+    workspace = normpath(request.workspace) if request.workspace else f"{core.workspaces}/{task_id}"
     task = Task(number, task_id, request.agent, "queued", submitter, workspace, limits, now_ns)
     core.tasks[number] = task
     core.by_id[task_id] = task
@@ -165,6 +175,23 @@ def _check_words(request: wire.Submit) -> None:
             ) from error
 
 
+def _check_place(core: GateCore, path: str) -> None:
+    """Refuse homeostat's own files as a workspace. A link that leads to them is the executor's to find."""
+    if not path:
+        return
+    whole, home = "/" + normpath(path).strip("/"), core.workspaces.rpartition("/")[0]
+    inside = (whole + "/").startswith(home + "/")
+    around = (home + "/").startswith(whole.rstrip("/") + "/")
+    if around or (inside and whole.rpartition("/")[0] != core.workspaces):
+        raise Refusal(
+            "bad_field",
+            f"workspace {path[:200]!r} {'lies in' if inside else 'holds'} the home of homeostat",
+            field="workspace",
+            expected="a folder that is not in the home and does not hold it",
+            remedy=f"Name another folder, or none for a fresh one. The home is {home}.",
+        )
+
+
 def _limits(agent: Agent, asked: r.Limits | None) -> r.Limits:
     """What was asked for, if the agent's own limits allow it."""
     if asked is None:
@@ -211,14 +238,27 @@ def _check_plan(core: GateCore, agent: Agent, plan: r.Plan, limits: r.Limits) ->
         except Denied as denied:
             raise Refusal(
                 "bad_plan",
-                f"step {number + 1} ({step.tool}): {denied.reason}",
+                f"step {number} ({step.tool}): {denied.reason}",
                 field=f"plan.step[{number}]",
+                expected=_possible(core, agent, step),
                 remedy="Mend the plan; docs/PROTOCOL.md lists the tools and their arguments.",
             ) from denied
         except (msgspec.MsgspecError, TypeError, UnicodeEncodeError, RecursionError) as error:
             raise Refusal(
-                "bad_plan", f"step {number + 1} ({step.tool}): {error}", field=f"plan.step[{number}].args"
+                "bad_plan", f"step {number} ({step.tool}): {error}", field=f"plan.step[{number}].args"
             ) from error
+
+
+def _possible(core: GateCore, agent: Agent, step: r.PlanStep) -> str:
+    """What a step that names the wrong tool, or an argument that its tool doesn't have, could have named."""
+    tool = core.pipeline.tools.get(step.tool)
+    if tool is None or (agent.tools and step.tool not in agent.tools):
+        return "one of " + ", ".join(agent.tools or core.pipeline.tools)
+    known, needed = tool.schema["properties"], tool.schema["required"]
+    if step.args.keys() <= {*known, "thought"} and step.args.keys() >= set(needed):
+        return ""
+    names = ", ".join(f"{name} (required)" if name in needed else name for name in known)
+    return f"arguments of {tool.name}: {names}"
 
 
 def _as_json(args: dict[str, Any]) -> bytes:

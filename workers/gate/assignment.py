@@ -38,10 +38,17 @@ def assignment(store: Store, core: GateCore, task: Task) -> Iterator[m.Assign | 
         task.step,
         0 if scripted else task.step,
         task.last_failed,
+        0 if scripted else _attempts(store, task),
     )
     if not scripted:
         yield from _history(task, records)
     yield m.History(task.id, (), True)
+
+
+def _attempts(store: Store, task: Task) -> int:
+    """How many provider calls for this step have failed: meanwhile nothing else is recorded of the task."""
+    last = r.decode_record(next(store.task_records(task.no, task.seq - 1)).payload)
+    return last.attempt if isinstance(last, r.ModelFailed) and last.step == task.step else 0
 
 
 def _history(task: Task, records: Iterator[r.Record]) -> Iterator[m.History]:
@@ -62,13 +69,9 @@ def _history(task: Task, records: Iterator[r.Record]) -> Iterator[m.History]:
 
 def agent_spec(core: GateCore, agent: Agent) -> m.AgentSpec:
     """What a brain is told of an agent; a script needs no tools' schemas."""
-    names = agent.tools or tuple(core.pipeline.tools)
-    tools = (
-        ()
-        if agent.provider == "script"
-        else tuple(
-            m.ToolSpec(name, core.pipeline.tools[name].description, model_schema(core.pipeline.tools[name]))
-            for name in names
-        )
-    )
-    return m.AgentSpec(agent.name, agent.prompt, agent.provider, tools)
+    known = core.pipeline.tools
+    names = () if agent.provider == "script" else agent.tools or tuple(known)
+    # A name of another release's catalogue is left out: the pipeline would refuse it anyway.
+    tools = [known[name] for name in names if name in known]
+    specs = tuple(m.ToolSpec(tool.name, tool.description, model_schema(tool)) for tool in tools)
+    return m.AgentSpec(agent.name, agent.prompt, agent.provider, specs)

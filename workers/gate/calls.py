@@ -25,6 +25,8 @@ CALL_OUTPUT_BYTES = 64 << 20
 """So much of one call's output is kept as an artifact; the rest is counted and thrown away."""
 EVENTS_LIMIT = 3
 """So many system events in a task hand it to a person."""
+MERGE_NS = 600_000_000_000
+"""A merge can't be aborted, only rolled forward; an executor that needs longer for it is taken for silent."""
 GATE_TEXT = {"task.note": "noted"}
 
 
@@ -63,6 +65,7 @@ class Calls(Tasks):
             verdict.klass,
             deadline_ns,
             action_hash=reflection.action_hash(call.tool, verdict.args),
+            executor=self.executor_of(task),
         )
 
     def _decided(  # noqa: PLR0917  # the fields of a record, in its order
@@ -100,7 +103,7 @@ class Calls(Tasks):
             min(CALL_OUTPUT_BYTES, max(0, task.limits.max_output_bytes - task.output_bytes)),
             resumed,
         )
-        where = self.carrier(task, call)
+        where = self.carrier(call)
         queue = self.round.now if call.klass == "read" else self.round.after
         queue.append((*where, execute))
         if resumed and call.phase == "merging":
@@ -145,6 +148,7 @@ class Calls(Tasks):
         if allowed:
             self._decided(task, call.index, "commit", "admit", "policy", rule, "", now_ns)
             call.phase, call.digest = "merging", message.diff.digest
+            call.deadline_ns, call.aborts = now_ns + MERGE_NS, 0
             return m.Merge(call.key, call.digest)
         self._decided(task, call.index, "commit", "deny", "policy", rule, reason, now_ns)
         return m.Discard(call.key, f"refused by policy ({rule}): {reason}")
@@ -238,10 +242,12 @@ class Calls(Tasks):
             self.set_status(task, "waiting_human", f"{task.system_events} logic deadlocks", now_ns)
         else:
             self._tell_brain(task, done, len(calls), observations, event)
-            self._go_ahead(task, now_ns)
+            if not self._go_ahead(task, now_ns):
+                self.round.urgent = True
 
-    def _go_ahead(self, task: Task, now_ns: int) -> None:
+    def _go_ahead(self, task: Task, now_ns: int) -> bool:
         """Begin the next step if it is known already (core.py)."""
+        raise NotImplementedError
 
     def _reflect(self, task: Task, now_ns: int) -> str:
         """The system event that takes the place of this step's observations, or nothing."""

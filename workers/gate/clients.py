@@ -2,25 +2,29 @@
 
 Owns: framing of DEALER and REQ, who a client is, which keys ZAP lets in.
 Must not know: how requests are carried out.
-Invariant: every frame is answered; a client that does not read its answers loses them, never the gate.
+Invariant: every frame is answered; a client that does not read its answers loses them, never the gate; a
+    connection keeps its identity, and with it its answers, for as long as it stands.
 Source: ZeroMQ RFC 27 (ZAP), RFC 28 (REQ/REP envelope); DESIGN §3, §13.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from enum import Enum, auto
 from pathlib import Path
 
 import zmq
 import zmq.utils.z85
 
 from ...proto import wire
-from ...proto.codec import encode
-from ...proto.transport import DRAIN_FRAMES, drain, router
+from ...proto.codec import UnsayableError, encode
+from ...proto.transport import drain, router
 from .keys import server_secret
 
-_RECEIVED = 32
-"""Requests of one connection that wait unread."""
+_WAITING = 32
+"""Requests of one connection that wait unread, and answers to it that wait unsent: they may have megabytes.
+No round takes in more requests than that, lest a client that does read lose an answer."""
 _LIMIT_BYTES = 128 << 20
 """What is received at all, so that a request far over its limit still gets a typed refusal; ZeroMQ closes the
 connection of anything larger."""
@@ -37,15 +41,16 @@ class ClientPort:
         keys: Path,
         authorized: tuple[str, ...],
     ) -> None:
-        self._sockets = [(router(context, local_fd, _LIMIT_BYTES, received_messages=_RECEIVED), False)]
+        local = router(context, local_fd, _LIMIT_BYTES, waiting_messages=_WAITING, handover=False)
+        self._sockets = [(local, False)]
         self.zap: zmq.Socket[bytes] | None = None
         if tcp_fd is not None:
             self.zap = context.socket(zmq.REP)
             self.zap.bind("inproc://zeromq.zap.01")
             self._authorized = {zmq.utils.z85.decode(key.encode()): key for key in authorized}
-            self._sockets.append(
-                (router(context, tcp_fd, _LIMIT_BYTES, server_secret(keys), _RECEIVED), True)
-            )
+            secret = server_secret(keys)
+            remote = router(context, tcp_fd, _LIMIT_BYTES, secret, waiting_messages=_WAITING, handover=False)
+            self._sockets.append((remote, True))
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
@@ -53,10 +58,10 @@ class ClientPort:
         return [sock for sock, _ in self._sockets] + ([self.zap] if self.zap is not None else [])
 
     def receive(self) -> Iterator[tuple[Sender, bytes]]:
-        """Drain the sockets: who said what."""
+        """Take in what waits, within bounds: who said what."""
         self._answer_zap()
         for sock, remote in self._sockets:
-            for _ in range(DRAIN_FRAMES):
+            for _ in range(_WAITING):
                 try:
                     frames = sock.recv_multipart(zmq.NOBLOCK, copy=False)
                 except zmq.Again:
@@ -79,6 +84,16 @@ class ClientPort:
             self.zap.send_multipart([version, request, code, text, user, b""])
 
 
+class Delivery(Enum):
+    """What became of an answer."""
+
+    SENT = auto()
+    FULL = auto()
+    """Too much waits for this client already: it does not read, or not fast enough."""
+    LOST = auto()
+    """The client is gone, or got a refusal in the answer's place: nothing is to follow it."""
+
+
 class Sender:
     """Where an answer goes."""
 
@@ -87,14 +102,24 @@ class Sender:
     def __init__(self, sock: zmq.Socket[bytes], identity: bytes, is_req: bool, principal: str) -> None:
         self._socket, self._identity, self.is_req, self.principal = sock, identity, is_req, principal
 
-    def answer(self, reply: wire.Reply) -> bool:
-        """Send; false if the client is gone or does not read."""
-        body = encode(reply)
+    def answer(self, reply: wire.Reply) -> Delivery:
+        """Send. What no message can carry is refused, by the gate's own words."""
+        try:
+            body = encode(reply)
+        except UnsayableError as error:
+            print(f"an answer ({type(reply).__name__}) could not be said: {error}", file=sys.stderr)
+            refused = wire.Refused(rid=reply.rid, code=error.code, message=error.message)
+            self._send(encode(refused))
+            return Delivery.LOST
+        return self._send(body)
+
+    def _send(self, body: bytes) -> Delivery:
         frames = [self._identity, b"", body] if self.is_req else [self._identity, body]
         try:
+            self._socket.getsockopt(zmq.EVENTS)  # Only this notices at once that what waited has left.
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            return False
-        return True
+            return Delivery.FULL if error.errno == zmq.EAGAIN else Delivery.LOST
+        return Delivery.SENT

@@ -9,6 +9,8 @@ Source: DESIGN §4, §6, §8.
 
 from __future__ import annotations
 
+from collections import deque
+
 from ...proto import messages as m
 from ...proto import records as r
 from ...proto.ids import Epoch, TaskStatus
@@ -17,6 +19,8 @@ from .pipeline import budget
 from .state import Task
 
 CALLS_LIMIT = 16
+TOKENS_LIMIT = 1 << 53
+"""No sum grows beyond this, whatever is reported: it must fit where it is stored."""
 PROPOSAL_LIMIT_BYTES = 8 << 20
 """Half of what a link and a journal's record carry, so that its way back to a brain is open too."""
 
@@ -33,7 +37,7 @@ class GateCore(Endings):
         elif role in ("executor", "memory"):
             for task in self.tasks.values():
                 for call in task.calls:
-                    if call.is_open and self.carrier(task, call) == (role, index):
+                    if call.is_open and self.carrier(call) == (role, index):
                         self._execute(task, call, now_ns, resumed=True)
 
     def _brain_up(self, index: int, epoch: Epoch) -> None:
@@ -61,18 +65,25 @@ class GateCore(Endings):
     def _look_ahead(self, message: m.Propose, now_ns: int) -> None:
         """Keep what comes next if all goes well; take it at once if all has gone well meanwhile."""
         task = self.by_id.get(message.task)
-        step = message.step + 1
-        if task is None or task.branch != message.branch or step < task.step:
+        if task is None or task.branch != message.branch:
             return
-        self._ahead[task.no] = m.Propose(task.id, task.branch, step, "", message.then, r.Usage())
-        if task.thinking and step == task.step:
+        steps = enumerate(message.then, message.step + 1)
+        self._ahead[task.no] = deque(
+            m.Propose(task.id, task.branch, step, "", calls, r.Usage()) for step, calls in steps
+        )
+        if task.thinking and task.step > message.step:
             self._go_ahead(task, now_ns)
 
-    def _go_ahead(self, task: Task, now_ns: int) -> None:
-        """All went well: take the next step as it was said before, without waiting for the brain."""
-        ahead = self._ahead.pop(task.no, None)
-        if ahead is not None and ahead.step == task.step and not task.last_failed:
-            self._propose(task, ahead, now_ns)
+    def _go_ahead(self, task: Task, now_ns: int) -> bool:
+        """Take the next step as it was said before, without waiting for the brain; false if none was."""
+        ahead = self._ahead.get(task.no, ())
+        while ahead and ahead[0].step < task.step:
+            ahead.popleft()
+        if not ahead or task.last_failed or ahead[0].step != task.step:
+            self._ahead.pop(task.no, None)
+            return False
+        self._propose(task, ahead.popleft(), now_ns)
+        return True
 
     def _propose(self, task: Task, message: m.Propose, now_ns: int) -> None:
         """Record a step, decide each of its calls, and have the admitted ones carried out."""
@@ -103,9 +114,10 @@ class GateCore(Endings):
         return task
 
     def _account(self, task: Task, usage: r.Usage) -> None:
-        """Count tokens; a provider that reports less than none gives nothing back."""
-        spent = r.Usage(max(0, usage.input_tokens), max(0, usage.output_tokens))
-        task.tokens += spent.input_tokens + spent.output_tokens
+        """Count tokens; a provider that reports less than none gives nothing back, and sums stay storable."""
+        counts = (usage.input_tokens, usage.output_tokens)
+        spent = r.Usage(*(min(max(0, count), TOKENS_LIMIT) for count in counts))
+        task.tokens = min(task.tokens + spent.input_tokens + spent.output_tokens, TOKENS_LIMIT)
         self.observed("tokens", spent)
 
     def on_finish(self, message: m.Finish, now_ns: int) -> None:

@@ -47,6 +47,8 @@ class Round:
     new_tasks: list[tuple[int, str]] = field(default_factory=list)
     submissions: list[tuple[bytes, int]] = field(default_factory=list)
     now: list[tuple[Role, int, Any]] = field(default_factory=list)
+    urgent: bool = False
+    """Somebody waits for one of the Observes in ``now``; else they may go in batches."""
     after: list[tuple[Role, int, Any]] = field(default_factory=list)
     assign: list[AssignTask] = field(default_factory=list)
     replies: list[tuple[bytes, wire.Reply]] = field(default_factory=list)

@@ -44,7 +44,7 @@ class Endings(Calls):
         self.round.heads[task.no] = task
         for call in open_calls:
             if call.runs_in != "gate" and call.phase == "admitted":
-                self.round.after.append((*self.carrier(task, call), m.Abort(call.key, "cancelled")))
+                self.round.after.append((*self.carrier(call), m.Abort(call.key, "cancelled")))
 
     # -- doubt -----------------------------------------------------------------------------------------
     def resolve_doubt(self, task: Task, key: str, answer: str, by: str, now_ns: int) -> bool:
@@ -110,7 +110,7 @@ class Endings(Calls):
                 self._stop_overdue(task, now_ns)
             for call in task.calls:
                 if _has_deadline(call) and now_ns >= call.deadline_ns + ABORT_GRACE_NS:
-                    self._late(task, call, now_ns)
+                    self._late(call, now_ns)
         dues = (due for task in self.tasks.values() if (due := self._due(task)) is not None)
         self._soonest_ns = min(dues, default=None)
 
@@ -122,9 +122,9 @@ class Endings(Calls):
             reason = f"budget: max_wall_s = {task.limits.max_wall_s:g} is used up"
             self.stop_task(task, "failed", reason, now_ns)
 
-    def _late(self, task: Task, call: OpenCall, now_ns: int) -> None:
+    def _late(self, call: OpenCall, now_ns: int) -> None:
         """A worker let a deadline pass: tell it to abort; later have it killed."""
-        role, index = self.carrier(task, call)
+        role, index = self.carrier(call)
         call.aborts += 1
         if call.aborts > ABORTS:
             call.aborts = 0

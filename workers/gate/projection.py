@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ...proto import records as r
 from ...proto import wire
-from ...proto.events import arguments, diff_data
+from ...proto.events import call_parts, diff_data
 from ...proto.messages import Observation, Turn
 
 
@@ -70,11 +70,7 @@ def step_view(step: Step) -> wire.StepView:
 
 
 def _call_view(step: Step, index: int, call: r.Call) -> wire.CallView:
-    args = arguments(call.args)
-    thought = call.thought
-    if isinstance(args, dict) and "thought" in args:
-        thought = thought or str(args["thought"])
-        del args["thought"]
+    args, thought = call_parts(call)
     decided, commit, outcome = step.decided.get(index), step.commits.get(index), step.outcomes.get(index)
     if decided is None:
         return wire.CallView(tool=call.tool, args=args, thought=thought)

@@ -16,13 +16,13 @@ from typing import get_args
 from ... import __version__
 from ...proto import records as r
 from ...proto import wire
-from ...proto.codec import BadRequestError, decode_request
+from ...proto.codec import BadRequestError, UnsayableError, decode_request, encode
 from ...proto.errors import JournalDamagedError
 from ...proto.events import data_of, kind_of
 from ...proto.ids import TaskStatus
 from . import admission
 from .admission import Refusal
-from .clients import Sender
+from .clients import Delivery, Sender
 from .core import GateCore
 from .journal.store import Store
 from .peers import Peers
@@ -34,7 +34,11 @@ WATCHES_LIMIT = 1_000
 STATUSES = get_args(TaskStatus)
 LOOKED_AT = 5_000
 """So many heads one listing looks at: a page of a rare status may be short, and its ``next`` goes on."""
-EVENTS_BYTES = 1 << 20
+PAGE_BYTES = 1 << 20
+"""A page or a batch that has this much takes nothing more."""
+STALLED_S = 0.05
+STALLED_LIMIT_S = 15.0
+"""A following watch whose client does not read is tried again after pauses that double, up to this one."""
 BATCHES_AT_ONCE = 16
 """A watch from far back gets so many batches between two rounds; others must not wait for it."""
 
@@ -49,8 +53,16 @@ class Watching:
     until_s: float | None
     seq: int | None = None
     """Next record of the watched task, once known: spares looking the cursor up each time."""
-    behind: bool = False
-    """More is there than was sent at once."""
+    again_s: float | None = None
+    """When to go on even without news: more is there than was sent at once, or than the client has read."""
+    pause_s: float = 0.0
+    """How long its client is being waited for."""
+
+    def stall(self, now_s: float) -> bool:
+        """The client does not read: try the same batch later; true when it was waited for long enough."""
+        self.pause_s = max(STALLED_S, 2 * self.pause_s)
+        self.again_s, self.seq = now_s + self.pause_s, None
+        return self.pause_s > STALLED_LIMIT_S
 
 
 class Requests:
@@ -80,7 +92,10 @@ class Requests:
         except Refusal as refusal:
             self.counted(type(request).__name__.lower(), refusal.code)
             sender.answer(refusal.reply(request.rid))
-        except JournalDamagedError as error:  # Reading alone: what the gate itself needs is in its state.
+        except (
+            JournalDamagedError,
+            UnsayableError,
+        ) as error:  # Reading alone: the gate itself lives in its state.
             self.counted(type(request).__name__.lower(), error.code)
             sender.answer(
                 wire.Refused(rid=request.rid, code=error.code, message=error.message, remedy=error.remedy)
@@ -201,15 +216,16 @@ class Requests:
         number = self._number(request.task)
         limit = _page(request.limit)
         page: list[wire.StepView] = []
-        more = 0
+        size = more = 0
         records = (r.decode_record(record.payload) for record in self.store.task_records(number))
         for step in steps(records):
             if step.proposed.step < request.from_step:
                 continue
-            if len(page) >= limit:
+            if len(page) >= limit or size >= PAGE_BYTES:
                 more = step.proposed.step
                 break
             page.append(step_view(step))
+            size += len(encode(page[-1]))
         return wire.Task(rid=request.rid, task=self._view(number, None), steps=page, next_step=more)
 
     def _list(self, request: wire.List) -> wire.Tasks:
@@ -219,13 +235,15 @@ class Requests:
                 "bad_field", f"status {request.status[:40]!r}", field="status", expected=", ".join(STATUSES)
             )
         rows: list[wire.TaskView] = []
+        size = 0
         newest = self.core.next_task_no - len(self.core.round.new_tasks)
         number = (min(request.before, newest) if request.before > 0 else newest) - 1
         last = max(0, number - LOOKED_AT)
-        while number > last and len(rows) < limit:
+        while number > last and len(rows) < limit and size < PAGE_BYTES:
             head = self._head(number)
             if not request.status or head.status == request.status:
                 rows.append(self._view(number, None))
+                size += len(encode(rows[-1]))
             number -= 1
         return wire.Tasks(rid=request.rid, tasks=rows, next=number + 1 if number > 0 else 0)
 
@@ -275,20 +293,25 @@ class Requests:
     def _feed(self, watching: Watching, now_s: float) -> bool:
         """Send what there is; true when the watch is over."""
         request = watching.request
-        watching.behind = False
+        if watching.pause_s and watching.again_s is not None and now_s < watching.again_s:
+            return False
+        watching.again_s = None
         for _ in range(BATCHES_AT_ONCE):
             events, cursor, complete = self._events(watching)
             over = complete and bool(request.task) and self._has_ended(request.task)
             if not events and not over and (watching.until_s is None or now_s < watching.until_s):
                 watching.cursor = cursor
                 return False
-            watching.cursor = cursor
             reply = wire.Events(rid=request.rid, cursor=cursor, events=events, ended=over)
-            if not watching.sender.answer(reply) or over or watching.until_s is not None:
+            delivery = watching.sender.answer(reply)
+            if delivery is Delivery.FULL and watching.until_s is None:
+                return watching.stall(now_s)
+            if delivery is not Delivery.SENT or over or watching.until_s is not None:
                 return True
+            watching.cursor, watching.pause_s = cursor, 0.0
             if complete:
                 return False
-        watching.behind = True
+        watching.again_s = 0.0
         return False
 
     def _has_ended(self, task_id: str) -> bool:
@@ -303,7 +326,7 @@ class Requests:
         cursor, limit = watching.cursor, watching.request.limit
         if watching.request.task:
             return self._events_of_task(watching, limit)
-        records = self.store.scan(cursor + 1, limit, EVENTS_BYTES)
+        records = self.store.scan(cursor + 1, limit, PAGE_BYTES)
         events = [self._event(record.position, record.task_no, record.payload) for record in records]
         last = records[-1].position if records else cursor
         return events, last, last >= self.store.last_position
@@ -315,7 +338,7 @@ class Requests:
         if watching.seq is None:
             watching.seq = self.store.first_seq_after(number, cursor)
         for record in self.store.task_records(number, watching.seq):
-            if len(events) >= limit or size > EVENTS_BYTES:
+            if len(events) >= limit or size > PAGE_BYTES:
                 return events, events[-1].position, False
             size += len(record.payload)
             watching.seq = record.seq + 1
@@ -348,11 +371,9 @@ class Requests:
             self._watches = [watching for watching in self._watches if not self._feed(watching, now_s)]
 
     def next_due(self) -> float | None:
-        """When a held-back watch must be answered."""
-        if any(watching.behind for watching in self._watches):
-            return 0.0
-        dues = [watching.until_s for watching in self._watches if watching.until_s is not None]
-        return min(dues) if dues else None
+        """When a held-back watch must be answered, or one that is behind goes on."""
+        dues = [due for one in self._watches for due in (one.until_s, one.again_s) if due is not None]
+        return min(dues, default=None)
 
     @property
     def watching(self) -> bool:

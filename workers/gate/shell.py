@@ -24,7 +24,7 @@ from ...proto import messages as m
 from ...proto import records as r
 from ...proto.codec import LINK_LIMIT_BYTES
 from ...proto.config import to_bytes
-from ...proto.errors import HomeostatError
+from ...proto.errors import ConfigError, HomeostatError
 from ...proto.ids import Epoch
 from ...proto.transport import router
 from ..metrics import Metrics
@@ -58,6 +58,7 @@ OPEN = b"open:"
 COUNTS = b"ended_by_status"
 FOLLOW_EVERY_S = 0.05
 WATCH_EVERY_S = 0.02
+LAZY_MESSAGES = 4
 
 
 class Gate:
@@ -86,6 +87,8 @@ class Gate:
         self.requests.counted = self.counting.request
         self.followers = Followers()
         self.linger = Linger()
+        self._lazy = 0
+        """Messages that were posted and not yet sent, since nobody waits for them."""
         self._stop_at_s: float | None = None
         self._followed_s = self._watched_s = 0.0
         self._fed_position = 0
@@ -107,6 +110,14 @@ class Gate:
             head = decode_head(store.head(int.from_bytes(key[len(OPEN) :], "big")) or b"")
             if isinstance(head, Task):
                 core.restore(head)
+        if (orphaned := core.orphaned()) is not None:
+            wanted = core.config.workers.executors
+            raise ConfigError(
+                f"workers.executors = {wanted}, but calls are open at executor {orphaned}",
+                field="workers.executors",
+                expected=f"at least {orphaned + 1}",
+                remedy="Only its ledger knows what became of them: start with it until they have ended.",
+            )
         config = r.GateStarted(
             time.time_ns(), self.context.epoch, __version__, policy_version, _digest(self.context)
         )
@@ -121,6 +132,8 @@ class Gate:
         while True:
             if self._stop_at_s is not None and (not self.core.owes or time.monotonic() >= self._stop_at_s):
                 break
+            if self._lazy and self.core.round.empty() and not self.core.owes:
+                self._send_all()
             timeout = self._timeout_ms()
             self.counting.write(idle=timeout != 0)
             if timeout != 0:
@@ -204,14 +217,23 @@ class Gate:
 
     # -- leaving ---------------------------------------------------------------------------------------
     def _push(self) -> None:
-        """Send what needn't wait for the disk."""
-        now, self.core.round.now = self.core.round.now, []
+        """Send what needn't wait for the disk. Observes that no brain waits for go in batches."""
+        core_round = self.core.round
+        now, core_round.now = core_round.now, []
+        urgent, core_round.urgent = core_round.urgent, False
         for role, index, message in now:
-            if isinstance(message, m.Observe):
+            if not isinstance(message, m.Observe):
+                urgent = True
+            elif urgent:
                 self.linger.asked(message.task)
             self.peers.post(role, index, message)
-        if now:
-            self.peers.flush(time.monotonic())
+        self._lazy += len(now)
+        if now and (urgent or self._lazy >= LAZY_MESSAGES):
+            self._send_all()
+
+    def _send_all(self) -> None:
+        self._lazy = 0
+        self.peers.flush(time.monotonic())
 
     def _commit(self) -> None:
         """Write and sync the round; then send what waited for it, and carry out the gate's own calls."""
@@ -236,7 +258,8 @@ class Gate:
         if self.core.owes:
             self.core.committed(time.time_ns())
             self._push()
-        self.peers.flush(now_s)
+        if not self._lazy or done.after or done.assign:
+            self._send_all()
         self._feed(now_s)
 
     def _write(self, done: Round) -> None:

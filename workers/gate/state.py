@@ -32,6 +32,8 @@ class OpenCall(msgspec.Struct, array_like=True):
     """Digest of the diff that the second decision admitted."""
     action_hash: bytes = b""
     aborts: int = 0
+    executor: int = 0
+    """Index of the executor whose ledger and stages hold this call, whatever the configuration says later."""
 
     @property
     def is_open(self) -> bool:

@@ -9,8 +9,10 @@ Source: DESIGN §4, §6.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
+from zlib import crc32
 
 from ...proto import messages as m
 from ...proto import records as r
@@ -47,8 +49,8 @@ class Tasks:
         """Epoch of the brain that was told of a task and of all its steps so far."""
         self._texts: dict[int, dict[int, m.Observation]] = {}
         """Observations of the current step, until it is complete."""
-        self._ahead: dict[int, m.Propose] = {}
-        """What a brain will propose next if all goes well; only in memory, it will say so again."""
+        self._ahead: dict[int, deque[m.Propose]] = {}
+        """What a brain will propose next as long as all goes well; only in memory, it will say so again."""
         self._own: list[tuple[int, int]] = []
         """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
         self._soonest_ns: int | None = None
@@ -66,6 +68,17 @@ class Tasks:
                 self.by_key[call.key] = task
                 if call.runs_in == "gate":
                     self._own.append((task.no, call.index))
+
+    def orphaned(self) -> int | None:
+        """The highest index of an executor that has open calls and is configured no more."""
+        indexes = [
+            call.executor
+            for task in self.tasks.values()
+            for call in task.calls
+            if call.is_open and call.runs_in == "executor"
+        ]
+        highest = max(indexes, default=0)
+        return highest if highest >= self.config.workers.executors else None
 
     def take_round(self) -> Round:
         """Give the effects collected since the last time."""
@@ -124,12 +137,12 @@ class Tasks:
         return task.no % self.config.workers.brains
 
     def executor_of(self, task: Task) -> int:
-        """One executor a task, so that its workspace has one master."""
-        return task.no % self.config.workers.executors
+        """One executor a workspace, so that it has one master."""
+        return crc32(task.workspace.encode()) % self.config.workers.executors
 
-    def carrier(self, task: Task, call: OpenCall) -> tuple[Role, int]:
+    def carrier(self, call: OpenCall) -> tuple[Role, int]:
         """The worker that carries a call out."""
-        return cast("Role", call.runs_in), 0 if call.runs_in == "memory" else self.executor_of(task)
+        return cast("Role", call.runs_in), 0 if call.runs_in == "memory" else call.executor
 
     def agent_of(self, task: Task) -> Agent:
         """The agent's settings; one that the operator removed leaves its tasks with the defaults of its

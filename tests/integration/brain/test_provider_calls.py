@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,6 +112,23 @@ def test_brain_proposes_nothing_and_asks_again_when_a_stream_is_broken(reply: Re
         assert server.bodies[0] == server.bodies[1]
 
 
+@pytest.mark.parametrize(("reply", "kind"), [
+    (Reply([], 429, {"retry-after-ms": "9" * 400}), "rate_limit"),
+    (Reply(text(*["\x01" * 100_000] * 41)), "garbled"),
+])  # fmt: skip
+def test_brain_lives_on_when_an_answer_is_beyond_all_bounds(reply: Reply, kind: str) -> None:
+    """A number of 400 digits, or text whose JSON no message to the gate can carry, ends a task at most."""
+    with ChatServer(reply, Reply(text("ok"))) as server:
+        bench = Bench(server.url, attempts=1)
+        bench.brain.on_message(ASSIGN)
+        trouble = bench.next()
+        assert isinstance(trouble, ModelTrouble)
+        assert (trouble.error, trouble.attempt, trouble.final) == (kind, 1, True)
+        bench.brain.on_message(Drop(TASK))
+        bench.brain.on_message(ASSIGN)
+        assert bench.next().status == "done"
+
+
 def test_brain_waits_as_long_as_the_provider_asks() -> None:
     """Retry-After is a floor for the pause."""
     with ChatServer(Reply([], 429, {"Retry-After": "7"}), Reply(text("ok"))) as server:
@@ -207,6 +225,43 @@ def test_brain_tells_of_a_failure_when_nobody_answers(url: str, kind: str) -> No
     bench.brain.on_message(ASSIGN)
     trouble = bench.next()
     assert (trouble.error, trouble.final) == (kind, True)
+
+
+@pytest.mark.parametrize(("url", "words"), [
+    ("http://127.0.0.1:9/v1", "127.0.0.1:9: connection refused"),
+    ("http://127.0.0.1:9", "127.0.0.1:9: connection refused"),
+    ("http://[::1/v1", "is this the right base_url"),
+])  # fmt: skip
+def test_brain_says_who_was_asked_and_why_it_failed_when_nobody_answers(url: str, words: str) -> None:
+    """Host, port and the system's word; no class names, no addresses of objects."""
+    bench = Bench(url, attempts=1)
+    bench.brain.on_message(ASSIGN)
+    trouble = bench.next()
+    assert words in trouble.message
+    assert not re.search(r"Error|urllib3|HTTPConnection|Pool|0x", trouble.message)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(200, "text/html; charset=utf-8"), (404, "text/html")])
+def test_brain_hints_at_the_base_url_when_it_gets_a_page(status: int, kind: str) -> None:
+    """A web server's page is most likely the wrong address; its markup is of no use to anyone."""
+    with ChatServer(Reply([b"<html><body>Hello"], status=status, content_type=kind)) as server:
+        bench = Bench(server.url.removesuffix("/v1"), attempts=1)
+        bench.brain.on_message(ASSIGN)
+        trouble = bench.next()
+    assert "is this the right base_url? It usually ends in /v1" in trouble.message
+    assert "<html>" not in trouble.message
+
+
+def test_brain_reads_a_stream_whatever_its_type_is_called() -> None:
+    """A server that names its stream otherwise is understood; only when that fails is the type blamed."""
+    plain = "text/plain"
+    with ChatServer(Reply(text("ok"), content_type=plain), Reply([b"hello"], content_type=plain)) as server:
+        bench = Bench(server.url, attempts=1)
+        bench.brain.on_message(ASSIGN)
+        assert bench.next().status == "done"
+        bench.brain.on_message(Drop(TASK))
+        bench.brain.on_message(ASSIGN)
+        assert "text/plain" in bench.next().message
 
 
 def test_brain_ends_a_silent_call_at_its_time_limit() -> None:

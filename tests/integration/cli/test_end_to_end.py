@@ -90,7 +90,8 @@ def test_submit_is_refused_for_what_the_gate_knows(command: Command, workspace: 
         ran = command("submit", "--plan", write(workspace, PLAN.replace(old, new)), "x")
         assert ran.returncode == 3
         assert "bad_plan" in ran.stderr
-        assert "step 2" in ran.stderr
+        assert "step 1" in ran.stderr
+        assert ".toml:8: " in ran.stderr
         assert words in ran.stderr
     assert "unknown_agent" in command("submit", "--agent", "nobody", "x").stderr
     assert "no_plan" in command("submit", "x").stderr
@@ -131,6 +132,36 @@ def test_bare_client_submits_and_watches(home: Path) -> None:
     assert "outcome" in done.stdout
 
 
+def test_bare_client_prints_its_usage_when_not_told_where(root: Path) -> None:
+    """Words instead of a traceback."""
+    line = [sys.executable, str(EXAMPLES / "client_bare.py")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "Usage: client_bare.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_schema_is_cut_without_a_word_when_its_reader_goes(root: Path) -> None:
+    """`| head` may stop reading."""
+    line = [sys.executable, "-m", "homeostat.proto.schema"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_submit_is_refused_a_workspace_that_is_homeostats_own(command: Command, home: Path) -> None:
+    """At once, with the field, and not by a task that fails."""
+    plan = home.parent / "note.toml"
+    plan.write_text('[[step]]\nthought = "t"\ntool = "task.note"\nargs = { text = "x" }\n')
+    for folder in (home, home / "workspaces", home.parent):
+        ran = command("submit", "--workspace", str(folder), "--plan", str(plan), "x")
+        assert ran.returncode == 3
+        assert "the home of homeostat" in ran.stderr
+
+
 def test_a_second_supervisor_is_told_to_go(home: Path) -> None:
     """One message, exit 7."""
     done = subprocess.run(
@@ -150,3 +181,21 @@ def test_run_names_file_and_key_when_the_configuration_is_wrong(root: Path) -> N
     assert done.returncode == 2
     assert "wrong.toml:2: metrics.listen" in done.stderr
     assert not (root / "untouched").exists()
+
+
+def test_run_warns_of_an_agent_without_its_key(root: Path) -> None:
+    """At the start, in the log, and not only in its first task; it is no reason not to start."""
+    config = root / "keyless.toml"
+    config.write_text(
+        '[metrics]\nlisten = "127.0.0.1:0"\n[[agent]]\nname = "chatty"\nprovider = "chat"\n[agent.model]\n'
+        'base_url = "http://127.0.0.1:9/v1"\nmodel = "m"\nkey_env = "NO_SUCH_KEY_IS_SET"\n'
+    )
+    line = [*command_line(root / "keyless"), "run", "--config", str(config)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready")
+        process.terminate()
+    assert process.returncode == 0
+    log = (root / "keyless" / "log" / "supervisor.log").read_text()
+    assert "level=warning event=model_key agent=chatty" in log
+    assert "NO_SUCH_KEY_IS_SET" in log

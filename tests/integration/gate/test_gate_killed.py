@@ -191,3 +191,33 @@ def test_gate_says_fatal_when_no_restart_can_help(new_world: MakeWorld, damage: 
     assert world.process is not None
     assert world.process.wait(10) == fatal.exit_code == (2 if damage == "policy" else 7)
     assert "Traceback" not in (world.home / "gate.log").read_text()
+
+
+class TroubledBrain(FakeWorker):
+    """Its provider gives nothing of use."""
+
+    def __init__(self, world: GateWorld) -> None:
+        super().__init__(world, "brain")
+        self.assigned: list[m.Assign] = []
+
+    def on_message(self, message: Any) -> None:
+        """Keep what is to be thought about."""
+        if isinstance(message, m.Assign):
+            self.assigned.append(message)
+
+
+def test_gate_tells_a_brain_how_many_attempts_have_failed(new_world: MakeWorld) -> None:
+    """Counted from the journal: the death of a brain or of the gate gives no model another round."""
+    world = new_world(CONFIG)
+    brain = TroubledBrain(world)
+    world.start()
+    with world.client() as sock:
+        task = ask(sock, wire.Submit(objective="o")).task
+    assert world.pump(60, lambda: bool(brain.assigned))
+    for attempt in (1, 2):
+        brain.link.post(m.ModelTrouble(task, 0, 0, "garbled", "no use", attempt, final=False))
+    assert world.pump(60, lambda: not brain.link.unacknowledged)
+    world.kill()
+    world.start()
+    assert world.pump(60, lambda: len(brain.assigned) == 2)
+    assert [(one.task, one.attempts) for one in brain.assigned] == [(task, 0), (task, 2)]

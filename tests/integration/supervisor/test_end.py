@@ -74,23 +74,80 @@ def test_supervisor_escalates_when_a_worker_keeps_crashing(supervise: Supervise)
     """Beyond the intensity the tree comes down and names the last crash."""
     settings = SETTINGS + "intensity = 3\nperiod_s = 60.0\nbackoff_base_s = 0.01\n"
     supervised = supervise(settings, fake="memory.0=crash")
-    code, out, err = supervised.end()
+    code, _, err = supervised.end()
     assert code == 9
-    assert "ready" not in out
-    assert "memory.0 crashed" in err
+    assert "memory.0 keeps crashing: 4 crashes of its group in 60 s" in err
     assert "exited with 3" in err
     assert "Traceback" not in err
     assert supervised.log("memory.0").count("start ") == 4
 
 
+def test_supervisor_escalates_when_backoff_spreads_crashes_beyond_the_period(
+    supervise: Supervise,
+) -> None:
+    """However slowly it is restarted: so many crashes in a row without a healthy time are enough."""
+    settings = SETTINGS.replace("healthy_s = 0.001", "healthy_s = 600.0")
+    settings += "intensity = 4\nperiod_s = 0.0001\nbackoff_base_s = 0.01\nbackoff_max_s = 0.02\n"
+    supervised = supervise(settings, fake="brain.0=crash")
+    code, _, err = supervised.end()
+    assert code == 9
+    assert "brain.0 keeps crashing: 5 crashes of its group, none after 600 s of service" in err
+    assert supervised.log("brain.0").count("start ") == 5
+
+
+def test_supervisor_escalates_when_a_worker_never_comes_to_serve(supervise: Supervise) -> None:
+    """An error that nobody foresaw at each start of the gate: the third ends all, with its last line."""
+    supervised = supervise(fake="gate.0=raise")
+    code, out, err = supervised.end()
+    assert code == 9
+    assert "ready" not in out
+    assert "gate.0 keeps crashing: 3 starts in a row failed and none has succeeded" in err
+    assert f"{supervised.home}/log/gate.0.log" in err
+    assert "KeyError: 'what nobody foresaw'" in err
+    assert "Traceback" not in err
+    assert supervised.log("gate.0").count("start ") == 3
+
+
 def test_supervisor_escalates_when_the_nursery_can_not_start(supervise: Supervise, home: Path) -> None:
-    """Broken code to fork from is told as such, with the nursery's last words."""
-    supervised = supervise(SETTINGS + "intensity = 2\nperiod_s = 60.0\n", fake="not-a-behaviour")
+    """Broken code to fork from is told as such, with the nursery's last words, by the default settings."""
+    supervised = supervise(fake="not-a-behaviour")
     code, _, err = supervised.end()
     assert code == 9
     assert "the nursery keeps dying" in err
     assert "ValueError" in err
+    assert "Traceback" not in err
     assert "Traceback" in (home / "log" / "nursery.log").read_text()
+    assert len(re.findall("event=nursery ", supervised.log("supervisor"))) <= 4
+
+
+def test_supervisor_refuses_a_home_when_a_worker_s_log_is_a_folder(supervise: Supervise, home: Path) -> None:
+    """No restart mends it: exit 7 with the path and the reason, and nobody stays behind."""
+    (home / "log" / "memory.0.log").mkdir(parents=True)
+    home.chmod(0o700)
+    supervised = supervise()
+    code, out, err = supervised.end()
+    assert code == 7
+    assert "ready" not in out
+    assert f"homeostat: {home}/log/memory.0.log: is a directory" in err
+    assert "Traceback" not in err
+    assert "event=forked worker=executor.0" not in supervised.log("supervisor")
+
+
+def test_supervisor_stops_its_workers_in_order_when_no_other_nursery_can_be_made(
+    supervise: Supervise, home: Path
+) -> None:
+    """A system that refuses it is told in one message, exit 7, after everyone has drained."""
+    supervised = supervise()
+    supervised.ready()
+    log = home / "log" / "nursery.log"
+    log.rename(log.with_suffix(".moved"))
+    log.mkdir()
+    os.kill(supervised.nursery(), signal.SIGKILL)
+    code, _, err = supervised.end()
+    assert code == 7
+    assert f"homeostat: {log}: is a directory" in err
+    assert "Traceback" not in err
+    assert len(re.findall('how="exited with 0"', supervised.log("supervisor"))) == 5
 
 
 def test_supervisor_exits_with_the_worker_s_error_when_it_is_fatal(supervise: Supervise) -> None:

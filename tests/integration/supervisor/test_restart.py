@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.supervised import SETTINGS, Supervised, eventually
+from tests.fakes.supervised import SETTINGS, Supervised, alive, eventually
 
 Supervise = Callable[..., Supervised]
 ROLES = ["gate.0", "memory.0", "zygote.0", "executor.0", "brain.0"]
@@ -204,3 +204,23 @@ def test_start_is_asked_for_again_when_the_parked_worker_dies(supervise: Supervi
     os.kill(supervised.pid("memory.0"), signal.SIGKILL)
     supervised.again("memory.0", epoch)
     assert supervised.nursery() != nursery
+
+
+def test_zygote_is_restarted_with_its_executor_when_that_says_it_hangs(supervise: Supervise) -> None:
+    """An executor that waited in vain blames its zygote: restarting the executor alone would mend nothing."""
+    supervised = supervise(fake="executor.0=forsaken")
+    supervised.ready()
+    assert supervised.worker("zygote.0").epoch == 2
+    assert supervised.worker("executor.0").epoch == 2
+
+
+def test_zygote_comes_back_when_the_sandboxes_of_its_former_life_are_dead(supervise: Supervise) -> None:
+    """A sandbox that outlives its zygote is ended before a new executor may call its effect in doubt."""
+    supervised = supervise(fake="zygote.0=orphan")
+    supervised.ready()
+    orphan = int(re.findall(r"orphan pid=(\d+)", supervised.log("zygote.0"))[0])
+    assert alive(orphan)
+    former = supervised.worker("executor.0").epoch
+    os.kill(supervised.pid("zygote.0"), signal.SIGKILL)
+    supervised.again("executor.0", former)
+    assert not alive(orphan)

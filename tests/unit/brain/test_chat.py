@@ -146,6 +146,21 @@ def test_answer_is_refused_when_it_is_larger_than_its_limit() -> None:
     assert failure_of(*[chunk({"content": "x" * 500_000})] * 9).kind == "garbled"
 
 
+def test_answer_is_refused_when_names_and_ids_make_it_larger_than_its_limit() -> None:
+    """They go to the gate too, twice."""
+    starts = [call_start(number, f"{number}{'i' * 490_000}", "shell_run") for number in range(9)]
+    assert failure_of(*starts, ENDED).message == "the answer is larger than 4194304 bytes"
+    names = [call_start(number, f"{number}", "n" * 490_000) for number in range(9)]
+    assert failure_of(*names, ENDED).message == "the answer is larger than 4194304 bytes"
+
+
+def test_usage_is_bounded_when_a_server_counts_nonsense() -> None:
+    """What no message can carry is taken for very much: a budget ends there."""
+    answer = answer_of(chunk({"content": "x"}) + chunk(finish="stop") + usage(10**24, -5) + DONE)
+    assert isinstance(answer, Answer)
+    assert answer.usage == Usage(1 << 53, 0)
+
+
 def test_dialect_maps_names_one_to_one_when_they_collide() -> None:
     """Dots are not allowed in function names; two tools never share one."""
     names = ["a.b", "a_b", "a-b", "x" * 70 + ".1", "x" * 70 + ".2"]

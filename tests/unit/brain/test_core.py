@@ -36,6 +36,7 @@ from homeostat.workers.brain.effects import (
     RetryDue,
     StartThinking,
     StopThinking,
+    Untold,
 )
 from homeostat.workers.brain.providers.events import Answer, Failed
 
@@ -101,7 +102,7 @@ def test_script_proposes_each_step_and_finishes_when_the_plan_is_over() -> None:
     brain = core()
     first = posted(brain.handle(assign(SCRIPT, plan=PLAN)))
     planned = [Call("shell.run", b'{"command":"ls"}', "first"), Call("file.read", b'{"path":"x"}', "then")]
-    assert first == Propose(TASK, 0, 0, "", (planned[0],), Usage(), then=(planned[1],))
+    assert first == Propose(TASK, 0, 0, "", (planned[0],), Usage(), then=((planned[1],),))
     second = posted(brain.handle(observe(0)))
     assert second.calls == (Call("file.read", b'{"path":"x"}', "then"),)
     finish = posted(brain.handle(observe(1)))
@@ -152,7 +153,8 @@ def test_core_says_its_answer_again_when_it_is_assigned_or_told_again() -> None:
     assert brain.handle(observe(5)) == []
     assert brain.handle(observe(0, task=TaskId("other"))) == []
     behind = brain.handle(assign(SCRIPT, 0, plan=PLAN))
-    assert [effect.message for effect in behind if isinstance(effect, Post)] == [first, second]
+    said = [effect.message for effect in behind if isinstance(effect, Post)]
+    assert said == [msgspec.structs.replace(first, then=()), second]
     finish = posted(brain.handle(observe(1)))
     assert posted(brain.handle(observe(1))) == finish
     assert posted(brain.handle(assign(SCRIPT, 2, plan=PLAN))) == finish
@@ -279,6 +281,30 @@ def test_chat_retries_until_its_attempts_are_used_up() -> None:
     final = posted(brain.handle(CallFailed(start.run, Failed("cut", "again"), 0.5)))
     assert final == ModelTrouble(TASK, 0, 0, "cut", "again", 3, final=True)
     assert posted(brain.handle(assign(CHAT))) == final
+
+
+def test_chat_counts_the_attempts_of_the_brains_before_it() -> None:
+    """A brain that dies again and again does not ask for ever; the next step begins anew."""
+    brain = core()
+    start = started(brain.handle(assign(CHAT, attempts=2)))
+    assert start.attempt == 3
+    final = posted(brain.handle(CallFailed(start.run, Failed("cut", "again"), 0.5)))
+    assert (final.attempt, final.final) == (3, True)
+    other = TaskId("t2")
+    start = started(brain.handle(assign(CHAT, attempts=2, task=other)))
+    brain.handle(Answered(start.run, answer(0)))
+    assert started(brain.handle(observe(0, task=other))).attempt == 1
+
+
+def test_chat_gives_up_when_its_answer_can_not_be_told() -> None:
+    """The task ends with the reason, and says so again; a task that is gone is none."""
+    brain = core()
+    start = started(brain.handle(assign(CHAT)))
+    brain.handle(Answered(start.run, answer(0)))
+    trouble = posted(brain.handle(Untold(TASK, "too large")))
+    assert trouble == ModelTrouble(TASK, 0, 0, "garbled", "too large", 1, final=True)
+    assert posted(brain.handle(assign(CHAT))) == trouble
+    assert brain.handle(Untold(TaskId("other"), "too large")) == []
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ def test_message_is_one_short_printable_line_when_the_provider_says_more() -> No
     ({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, 90.0),
     ({"retry-after": "Thu, 01 Jan 1970 00:00:01 GMT"}, 0.0),
     ({"retry-after": "soon"}, None),
+    ({"retry-after-ms": "9" * 400}, None),
+    ({"retry-after-ms": "9" * 400, "retry-after": "3"}, 3.0),
+    ({"retry-after-ms": "٣"}, None),
     ({"retry-after": "-1"}, None),
     ({}, None),
 ])  # fmt: skip

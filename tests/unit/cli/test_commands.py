@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from homeostat.proto import wire
@@ -212,8 +216,9 @@ def test_trace_shows_stages(gate: WireGate, command: Command) -> None:
     gate.record("t1", "outcome", step=1, index=0, status="ok", exit_code=0)
     gate.record("t1", "status", status="done", reason="")
     trace = json.loads(command("trace", "t1", "--json").out)
-    assert trace["stages_s"] == dict.fromkeys(("think", "decide", "execute", "review", "merge"), 0.001)
-    step = trace["span"]["children"][1]
+    stages = dict.fromkeys(("think", "decide", "execute", "review", "merge"), 0.001)
+    assert trace["stages_s"] == {**stages, "think": 0.002}
+    (step,) = trace["span"]["children"]
     assert [stage["name"] for stage in step["children"][1]["children"]] == [
         "decide",
         "execute",
@@ -296,3 +301,146 @@ def test_status_imports_no_rich(gate: WireGate, tmp_path: Path) -> None:
         [sys.executable, "-c", probe, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_watch_without_a_task_begins_now(gate: WireGate, command: Command, tmp_path: Path) -> None:
+    """History is given where it is asked for; what comes after the command is shown."""
+    gate.add_task("t1")
+    gate.record("t1", "task.old", step=1)
+    line = [sys.executable, "-m", "homeostat.supervisor.cli.main", "--home", str(tmp_path), "watch", "--json"]
+    for more, position in (([], 2), (["--from", "0"], 1)):
+        with subprocess.Popen([*line, *more], stdout=subprocess.PIPE, text=True) as process:
+            while not any(isinstance(request, wire.Watch) for request in gate.requests):
+                time.sleep(0.005)
+            gate.record("t1", "task.new", step=1)
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["position"] == position
+            process.terminate()
+        gate.requests.clear()
+
+
+def test_cancel_says_that_an_open_call_is_still_being_ended(gate: WireGate, command: Command) -> None:
+    """`t1 is running` would be true, and no answer."""
+    gate.add_task("t1")
+    gate.answers[wire.Cancel] = wire.Cancelled(task="t1", status="running")
+    assert command("cancel", "t1").out == "cancellation of t1 requested; its open call is being ended\n"
+    assert json.loads(command("cancel", "t1", "--json").out) == {"task": "t1", "status": "running"}
+
+
+def test_watch_says_who_cancelled_once(gate: WireGate, command: Command) -> None:
+    """The reason that the gate makes up where nobody gave one is not repeated."""
+    gate.add_task("t1")
+    gate.record("t1", "cancel_requested", by="local", reason="cancelled by local")
+    gate.record("t1", "status", status="cancelled", reason="cancelled by local", result="")
+    out = command("watch", "t1").out
+    assert "local asks to cancel\n" in out
+    assert "task is cancelled: by local\n" in out
+
+
+def test_a_doubt_names_the_next_command(gate: WireGate, command: Command) -> None:
+    """In `show`, `watch` and `submit --wait`."""
+    next_command = "homeostat resolve {} happened|did_not|fail"
+    end_soon(gate, "in_doubt")
+    ran = command("submit", "--wait", "count")
+    task = ran.out.strip()
+    assert next_command.format(task) in ran.err
+    gate.record(task, "status", status="failed", reason="", result="")
+    assert next_command.format(task) in command("watch", task).out
+    gate.tasks[task] = msgspec.structs.replace(gate.tasks[task], status="in_doubt", in_doubt=["k1", "k2"])
+    assert next_command.format(task) + " --key k1\n" in command("show", task).out
+
+
+def test_show_lists_changes_rules_and_where_the_output_is(
+    gate: WireGate, command: Command, tmp_path: Path
+) -> None:
+    """The first ten paths; one change is one; no exit code of a file tool; no time of a note."""
+    gate.add_task("t1", status="done")
+
+    def call(tool: str, total: int = 0, rule: str = "", **outcome: Any) -> wire.CallView:
+        changes = [
+            {"kind": "create", "type": "file", "path": f"f{n}", "size": n, "mode": 0} for n in range(total)
+        ]
+        diff = {"total": total, "changes": changes[:11]} if total else None
+        ended = wire.OutcomeView(status="ok", diff=diff, **outcome)
+        return wire.CallView(
+            tool=tool, args={}, thought="t", klass="staged", verdict="admit", rule=rule, outcome=ended
+        )
+
+    calls = [
+        call("shell.run", 13, "own-workspace", exit_code=0, duration_s=0.5, artifact="ab" * 32),
+        call("file.write", 1, exit_code=0, duration_s=0.01),
+        call("task.note"),
+    ]
+    gate.steps["t1"] = [wire.StepView(step=0, thought="t", calls=calls)]
+    out = command("show", "t1").out
+    for words in (
+        "admit (staged): rule own-workspace\n",
+        "    ok (exit 0) in 500.0 ms\n",
+        "    13 changes\n",
+        "      create file  f9, 9 bytes\n      … 3 more\n",
+        f"{tmp_path}/artifacts/ab/{'ab' * 32}\n",
+        "    admit (staged)\n    ok in 10.0 ms\n    1 change\n      create file  f0, 0 bytes\n",
+        "    admit (staged)\n    ok\n",
+    ):
+        assert words in out, out
+
+
+def test_outcome_of_a_file_tool_has_no_exit_code(gate: WireGate, command: Command) -> None:
+    """Which tool it was is remembered from the proposal."""
+    gate.add_task("t1")
+    calls = [
+        {"tool": "file.read", "args": {}, "thought": ""},
+        {"tool": "shell.run", "args": {}, "thought": ""},
+    ]
+    gate.record("t1", "proposed", step=0, calls=calls)
+    for index in (0, 1):
+        gate.record("t1", "outcome", step=0, index=index, status="error", exit_code=1, duration_s=0.0)
+    gate.record("t1", "status", status="done", reason="", result="")
+    out = command("watch", "t1").out
+    assert "step 0   error\n" in out
+    assert "step 0   error (exit 1)\n" in out
+
+
+def test_submit_names_the_plans_file_and_line_when_the_gate_refuses_it(
+    gate: WireGate, command: Command, tmp_path: Path
+) -> None:
+    """The gate knows a step; a person has a file."""
+    path = tmp_path / "p.toml"
+    path.write_text(PLAN + PLAN)
+    gate.answers[wire.Submit] = wire.Refused(code="bad_plan", message="step 1: no", field="plan.step[1]")
+    assert f"{path}:4: step 1: no" in command("submit", "--plan", str(path), "x").err
+
+
+@pytest.mark.parametrize("name", ["status", "stop", "tasks", "watch", "show", "cancel", "submit", "trace"])
+def test_commands_say_whom_to_ask_when_the_socket_is_closed_to_them(
+    gate: WireGate, supervisor: list[control.Request], command: Command, tmp_path: Path, name: str
+) -> None:
+    """Another user than the supervisor's gets one wording, exit 7."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65_534)
+    else:
+        (tmp_path / "run").chmod(0)
+    try:
+        ran = command(name, *([] if name in ("status", "stop", "tasks", "watch") else ["t1"]))
+    finally:
+        if root:
+            os.seteuid(0)
+        else:
+            (tmp_path / "run").chmod(0o700)
+    assert ran.code == 7
+    assert "permission denied" in ran.err
+    assert "Ask as the user who runs the supervisor." in ran.err
+
+
+@pytest.mark.root
+def test_commands_name_another_home_to_root_when_run_would_refuse_this_one(command: Command) -> None:
+    """A hint that leads to the next refusal is none."""
+    with tempfile.TemporaryDirectory(prefix="hs-hint-") as closed:
+        for name in ("status", "tasks"):
+            said = command(name, "--home", f"{closed}/h").err
+            assert "Start it with `homeostat run --home /var/lib/homeostat`" in said
+        Path(closed).chmod(0o755)
+        for name in ("status", "tasks"):
+            said = command(name, "--home", f"{closed}/h").err
+            assert f"Start it with `homeostat run --home {closed}/h`." in said

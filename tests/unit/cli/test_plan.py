@@ -38,14 +38,14 @@ def test_plan_reads_its_steps() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('thought = "count"\n', "", "p.toml:9: step 2: thought: missing"),
-        ('thought = "count"', 'thought = " "', "p.toml:10: step 2: thought: empty"),
-        ('thought = "count"', "thought = 7", "p.toml:10: step 2: thought: integer"),
-        ('tool = "shell.run"', 'tool = "shell.run"\ntols = 1', "p.toml:12: step 2: tols: unknown key"),
-        ('path = "."', "path = 2020-01-01", "p.toml:7: step 1: args.path: a date or time"),
-        ('path = "."', "path = [1, nan]", "p.toml:7: step 1: args.path[1]: not a finite number"),
-        ('path = "."', f"path = {2**63}", "p.toml:7: step 1: args.path: an integer of more than 64 bits"),
-        ("args = { command", "args = 3\nx = { command", "step 2: x: unknown key"),
+        ('thought = "count"\n', "", "p.toml:9: step 1: thought: missing"),
+        ('thought = "count"', 'thought = " "', "p.toml:10: step 1: thought: empty"),
+        ('thought = "count"', "thought = 7", "p.toml:10: step 1: thought: integer"),
+        ('tool = "shell.run"', 'tool = "shell.run"\ntols = 1', "p.toml:12: step 1: tols: unknown key"),
+        ('path = "."', "path = 2020-01-01", "p.toml:7: step 0: args.path: a date or time"),
+        ('path = "."', "path = [1, nan]", "p.toml:7: step 0: args.path[1]: not a finite number"),
+        ('path = "."', f"path = {2**63}", "p.toml:7: step 0: args.path: an integer of more than 64 bits"),
+        ("args = { command", "args = 3\nx = { command", "step 1: x: unknown key"),
         ('"continue"', '"maybe"', "p.toml:1: on_error: 'maybe'"),
         ("on_error", "on_eror", "p.toml:1: on_eror: unknown key"),
         ('tool = "file.list"', "tool = ", "p.toml: not TOML"),
@@ -82,3 +82,13 @@ def test_plan_is_refused_when_unreadable(tmp_path: Path) -> None:
     for name in ("missing", "folder", "bytes", "large"):
         with pytest.raises(PlanError, match=name):
             plan.load(tmp_path / name)
+
+
+def test_place_gives_the_line_of_the_step_that_the_gate_names(tmp_path: Path) -> None:
+    """Steps count from 0; what has no line of its own is the file."""
+    path = tmp_path / "p.toml"
+    path.write_text(GOOD)
+    assert plan.place(path, "plan.step[0]") == f"{path}:3"
+    assert plan.place(path, "plan.step[1].args") == f"{path}:9"
+    for field in ("plan", "plan.step[2]"):
+        assert plan.place(path, field) == str(path)

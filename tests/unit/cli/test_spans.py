@@ -69,3 +69,29 @@ def test_children_lie_within_their_parents_when_clocks_jump() -> None:
         for span in walk(root)
         for below in span.children
     )
+
+
+def test_first_step_thinks_from_acceptance_when_the_status_moves_with_its_proposal() -> None:
+    """A task is `queued` until its first proposal: that time is the model's, and no stage of its own."""
+    told = events(
+        ("accepted", {}),
+        ("status", {"status": "running"}),
+        ("proposed", {"step": 0, "calls": [CALL]}),
+        ("decided", {"step": 0, "index": 0, "phase": "call", "verdict": "admit"}),
+    )
+    jumped = [
+        Event(
+            position=event.position,
+            task="t1",
+            kind=event.kind,
+            at_ns=1_000_000 if event.kind == "accepted" else 3_000_000,
+            data=event.data,
+        )
+        for event in told
+    ]
+    root = spans(jumped)
+    assert root is not None
+    (step,) = root.children
+    think, call = step.children
+    assert (think.name, think.start_ns, think.end_ns) == ("think", 1_000_000, 3_000_000)
+    assert call.children == [], "a decision that took no time is no stage"

@@ -152,6 +152,21 @@ def test_diff_counts_what_was_written_and_deleted(bench: lab.Bench) -> None:
         (lambda root: _hook(root / ".git/hooks/pre-commit", 0o644), 0),
         (lambda root: _hook(root / "hooks/pre-commit", 0o755), 0),
         (lambda root: ((root / ".git").mkdir(), (root / ".git/hooks").symlink_to("../elsewhere")), 1),
+        (lambda root: _hook(root / ".git/modules/sub/hooks/pre-commit", 0o755), 1),
+        (lambda root: _hook(root / ".git/modules/sub/hooks/pre-commit.sample", 0o755), 0),
+        (lambda root: _hook(root / "bare.git/hooks/post-receive", 0o755), 1),
+        (lambda root: _hook(root / "bare.git/hooks/post-receive.sample", 0o755), 0),
+        (lambda root: ((root / "b.git").mkdir(), (root / "b.git/hooks").symlink_to("../elsewhere")), 1),
+        (lambda root: _hook(root / ".git/refs/pre-commit", 0o755), 0),
+        (lambda root: (root / ".git").symlink_to("elsewhere"), 1),
+        (lambda root: ((root / ".git").mkdir(), (root / ".git/modules").symlink_to("../elsewhere")), 1),
+        (lambda root: _gitdir(root / ".git", "elsewhere"), 1),
+        (lambda root: _gitdir(root / "sub/.git", "../.git/modules/sub"), 0),
+        (lambda root: _gitdir(root / "sub/.git", "../elsewhere"), 1),
+        (lambda root: _gitdir(root / "sub/.git", "../../.git"), 1),
+        (lambda root: _gitdir(root / "sub/.git", "/somewhere/.git/modules/sub"), 1),
+        (lambda root: _gitdir(root / "sub/.git", "../.git/../elsewhere"), 1),
+        (lambda root: (root / ".git").write_text("no words of git"), 1),
     ],
 )
 def test_summary_counts_hooks_that_would_run(
@@ -159,6 +174,22 @@ def test_summary_counts_hooks_that_would_run(
 ) -> None:
     """A hook is what git would execute later, with a person's rights; samples are left alone."""
     assert after(bench, act).summary(0).hooks == hooks
+
+
+def test_summary_counts_a_repository_that_became_a_file(bench: lab.Bench) -> None:
+    """Instead of the user's own repository git would follow the file to another one, with its hooks."""
+    (bench.workspace / ".git").mkdir()
+
+    def act(view: Path) -> None:
+        (view / ".git").rmdir()
+        _gitdir(view / ".git", "elsewhere")
+
+    assert after(bench, act).summary(0).hooks == 1
+
+
+def _gitdir(path: Path, where: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"gitdir: {where}\n")
 
 
 def _hook(path: Path, mode: int) -> None:

@@ -3,14 +3,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from homeostat.proto.errors import HomeLockedError
 from homeostat.proto.ids import Key, TaskId
 from homeostat.workers.executor.entries import Entry
-from homeostat.workers.executor.ledger import Ledger
+from homeostat.workers.executor.ledger import Ledger, LedgerFullError
 
 KEY, TASK = Key("k" * 32), TaskId("t1")
 STARTED = Entry("started", TASK, "shell.run", "once", "/ws")
@@ -85,8 +87,56 @@ def test_ledger_refuses_a_second_owner(tmp_path: Path) -> None:
     """Two executors on one ledger would each believe that nothing was begun."""
     ledger = Ledger(tmp_path)
     with pytest.raises(HomeLockedError):
-        Ledger(tmp_path)
+        Ledger(tmp_path, wait_s=0.05)
     ledger.close(settled=True)
+
+
+def test_ledger_waits_for_an_owner_that_is_still_dying(tmp_path: Path) -> None:
+    """A killed executor keeps its lock until the kernel is done with it; its successor does not give up."""
+    dying = Ledger(tmp_path)
+    end = threading.Timer(0.2, dying.close, kwargs={"settled": True})
+    end.start()
+    Ledger(tmp_path).close(settled=True)
+    end.join()
+
+
+def test_ledger_refuses_to_promise_what_it_could_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a map that is full an entry is known, not held; it is written as soon as there is room."""
+    monkeypatch.setattr("homeostat.workers.executor.ledger.MAP_BYTES", 64 << 10)
+    ledger = Ledger(tmp_path)
+    ledger.put(KEY, STARTED)
+    ledger.check_holds(KEY)
+    ended = msgspec.structs.replace(STARTED, state="ended", outcome=bytes(64 << 10))
+    ledger.put(KEY, ended)
+    ledger.keep_stage(TASK, KEY)
+    with pytest.raises(LedgerFullError, match=r"can't be written: .*MAP_FULL"):
+        ledger.check_holds(KEY)
+    assert ledger.get(KEY) == ended
+    assert list(ledger.entries()) == [(KEY, ended)]
+    assert ledger.stages_of(TASK) == [KEY]
+    ledger.erase(KEY)
+    ledger.check_holds(KEY)
+    assert ledger.get(KEY) is None
+    ledger.close(settled=True)
+    again = Ledger(tmp_path)
+    assert list(again.entries()) == []
+    assert again.all_stages() == {KEY}
+    again.close(settled=True)
+
+
+def test_ledger_is_not_believed_by_another_boot_when_it_could_not_write_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was closed, but not in order."""
+    monkeypatch.setattr("homeostat.workers.executor.ledger.MAP_BYTES", 64 << 10)
+    ledger = Ledger(tmp_path, "boot-1")
+    ledger.put(KEY, msgspec.structs.replace(STARTED, outcome=bytes(64 << 10)))
+    ledger.close(settled=True)
+    again = Ledger(tmp_path, "boot-2")
+    assert again.blind
+    again.close(settled=True)
 
 
 def test_ledger_refuses_to_be_used_after_a_fork(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from homeostat.workers.executor import filecalls
 from homeostat.workers.executor.beneath import Beneath
 from homeostat.workers.executor.copying import copy_tree
 from homeostat.workers.executor.diff import read_diff
@@ -148,3 +149,26 @@ def test_merge_takes_its_commit_back_when_there_is_no_room_for_the_copies(
     assert made == 6
     assert lab.state_of(bench) == "open"
     assert lab.differences(lab.snapshot(bench.workspace), before) == []
+
+
+def test_merge_is_on_disk_whole_when_a_later_life_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renames that it finds done were never synced by the killed life: both trees are, before the mark."""
+    bench = lab.Bench(tmp_path)
+    bench.stage(lambda view: lab.write(view / "f", "x"))
+    assert lab.in_child(merging(bench, lab.crash_at("renamed f f"))) == -signal.SIGKILL
+    assert lab.state_of(bench) == "committed"
+    did: list[object] = []
+    real = filecalls.syncfs
+
+    def syncfs(fd: int) -> None:
+        real(fd)
+        did.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(filecalls, "syncfs", syncfs)
+    assert recovering(bench, did.append)() == "committed"
+    assert lab.state_of(bench) == "merged"
+    assert did == [
+        str(bench.workspace), f"{bench.stages}/{lab.KEY}/old", "renames synced", "marked",
+    ]  # fmt: skip

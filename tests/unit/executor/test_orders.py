@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from homeostat.proto.config import Config
+from homeostat.proto.config import Config, Sandbox
 from homeostat.proto.ids import EffectClass, Key, TaskId
 from homeostat.proto.messages import Execute
 from homeostat.workers.executor.tools.orders import Order, ToolError, limit_s, order
@@ -83,6 +83,15 @@ def test_order_refuses_what_it_can_not_mean(tool: str, arguments: dict[str, obje
             Execute(Key("k"), TaskId("t"), tool, msgspec.json.encode(arguments), "staged", "/ws", 60.0, 1),
             Config(),
         )
+
+
+@pytest.mark.parametrize(
+    "sandbox", [Sandbox(read_only=("/opt/",)), Sandbox(read_only=("/etc/ssl",)), Sandbox(tmp_bytes=1_000)]
+)
+def test_order_says_it_when_the_settings_can_not_be_enforced(sandbox: Sandbox) -> None:
+    """Each call is refused in words; the executor lives on."""
+    with pytest.raises(ToolError, match=r"\[sandbox\] can't be enforced: .*must|cover"):
+        order(execute("shell.run", command="true"), Config(sandbox=sandbox))
 
 
 def test_limit_is_what_the_call_itself_asks_for() -> None:

@@ -86,3 +86,12 @@ def test_workspaces_gives_a_fresh_one_away_when_its_maker_was_killed(home: Path)
     status = os.fstat(fd)
     os.close(fd)
     assert (status.st_uid, status.st_gid) == owner
+
+
+@pytest.mark.root
+def test_workspaces_names_no_number_when_the_owner_is_not_mapped(home: Path, tmp_path: Path) -> None:
+    """From within a user namespace every foreign owner looks like the overflow uid."""
+    (tmp_path / "foreign").mkdir()
+    os.chown(tmp_path / "foreign", 65_534, 65_534)
+    with pytest.raises(WorkspaceError, match="belongs to another user; commands run as uid 64111"):
+        Workspaces(home, str(home), command_owner(64_100)).open(str(tmp_path / "foreign"))

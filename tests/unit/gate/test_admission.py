@@ -36,7 +36,7 @@ def plan(*steps: r.PlanStep, on_error: str = "stop") -> r.Plan:
 
 def new_core() -> GateCore:
     """A core without tasks."""
-    return GateCore(CONFIG, PIPELINE, "/workspaces")
+    return GateCore(CONFIG, PIPELINE, "/var/home/workspaces")
 
 
 def refusal(core: GateCore | None = None, free_bytes: int = 1 << 30, **fields: Any) -> Refusal:
@@ -64,6 +64,13 @@ def refusal(core: GateCore | None = None, free_bytes: int = 1 << 30, **fields: A
         ({"workspace": "/a/../b"}, "bad_field", "workspace"),
         ({"workspace": "/a\0b"}, "bad_field", "workspace"),
         ({"workspace": "/" + "a" * 3_000}, "bad_field", "workspace"),
+        ({"workspace": "/"}, "bad_field", "workspace"),
+        ({"workspace": "/var"}, "bad_field", "workspace"),
+        ({"workspace": "//var/./home/"}, "bad_field", "workspace"),
+        ({"workspace": "/var/home/journal"}, "bad_field", "workspace"),
+        ({"workspace": "/var/home/workspaces"}, "bad_field", "workspace"),
+        ({"workspace": "/var/home/workspaces/t1/deeper"}, "bad_field", "workspace"),
+        ({"agent": "chatty"}, "bad_plan", "plan"),
         ({"plan": None}, "no_plan", "plan"),
         ({"plan": plan(on_error="panic")}, "bad_plan", "plan.on_error"),
         ({"plan": r.Plan([])}, "bad_plan", "plan.step"),
@@ -150,3 +157,20 @@ def test_resolve_is_refused_when_it_makes_no_sense(key: str, answer: str, code: 
     with pytest.raises(Refusal) as caught:
         admission.resolve(core, wire.Resolve(task=task.id, key=key, answer=answer), "local", 1)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("workspace", ["/var/home/workspaces/t1", "/var/home2", "/srv/var/home/journal"])
+def test_submit_is_taken_when_the_workspace_only_looks_like_the_home(workspace: str) -> None:
+    """A fresh workspace may be named again, and a name that begins alike is another folder."""
+    request = wire.Submit(objective="o", plan=plan(), workspace=workspace)
+    assert admission.submit(new_core(), request, "local", b"j", 1 << 30, now_ns=1).workspace == workspace
+
+
+def test_submit_says_what_a_step_could_have_named() -> None:
+    """The step as it is counted everywhere, the tools, an agent's own tools, the arguments of a tool."""
+    unknown = refusal(plan=plan(step(), step("rocket.launch")))
+    assert "step 1 (rocket.launch)" in str(unknown)
+    assert "shell.run" in unknown.expected
+    assert refusal(agent="reader").expected == "one of file.read"
+    assert "path (required), offset_bytes" in refusal(plan=plan(step("file.read", pth="x"))).expected
+    assert refusal(plan=plan(step("file.read", path=7))).expected == "", "the message says it all"

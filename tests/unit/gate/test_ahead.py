@@ -13,8 +13,9 @@ THEN = call(args='{"text": "next"}')
 
 
 def propose(stand: Stand, task: Task, *calls: r.Call, then: tuple[r.Call, ...] = (THEN,)) -> None:
-    """Propose the task's step, and say what comes next if all goes well."""
-    said = m.Propose(task.id, task.branch, task.step, "", calls, NO_TOKENS, then=then)
+    """Propose the task's step, and say what comes next, a call a step, as long as all goes well."""
+    steps = tuple((one,) for one in then)
+    said = m.Propose(task.id, task.branch, task.step, "", calls, NO_TOKENS, then=steps)
     stand.core.on_propose(said, stand.now_ns)
 
 
@@ -96,7 +97,7 @@ def test_late_proposal_still_says_what_comes_next() -> None:
     task = started(stand)
     propose(stand, task, NOTE, then=(SHELL,))
     stand.commit()
-    stand.core.on_propose(m.Propose(task.id, 0, 1, "", (SHELL,), NO_TOKENS, then=(THEN,)), stand.now_ns)
+    stand.core.on_propose(m.Propose(task.id, 0, 1, "", (SHELL,), NO_TOKENS, then=((THEN,),)), stand.now_ns)
     stand.ended(stand.open_call(task).key, "ok")
     stand.commit()
     assert [step for step, _ in proposed(stand, task)] == [0, 1, 2]
@@ -128,7 +129,7 @@ def test_late_word_of_what_comes_next_is_taken_at_once() -> None:
     task = started(stand)
     propose(stand, task, NOTE, then=())
     stand.commit()
-    stand.core.on_propose(m.Propose(task.id, 0, 0, "", (NOTE,), NO_TOKENS, then=(THEN,)), stand.now_ns)
+    stand.core.on_propose(m.Propose(task.id, 0, 0, "", (NOTE,), NO_TOKENS, then=((THEN,),)), stand.now_ns)
     stand.commit()
     assert proposed(stand, task) == [(0, NOTE.args.decode()), (1, THEN.args.decode())]
 
@@ -141,6 +142,29 @@ def test_late_word_of_what_comes_next_is_not_taken_after_a_failure() -> None:
     stand.commit()
     stand.ended(stand.open_call(task).key, "error", exit_code=1)
     stand.commit()
-    stand.core.on_propose(m.Propose(task.id, 0, 0, "", (SHELL,), NO_TOKENS, then=(THEN,)), stand.now_ns)
+    stand.core.on_propose(m.Propose(task.id, 0, 0, "", (SHELL,), NO_TOKENS, then=((THEN,),)), stand.now_ns)
     stand.commit()
     assert [step for step, _ in proposed(stand, task)] == [0]
+
+
+def test_steps_said_ahead_are_taken_one_after_the_other() -> None:
+    """Each needs its own intent on disk before it happens, and its outcome before the next."""
+    stand = Stand()
+    task = started(stand)
+    propose(stand, task, NOTE, then=(THEN, NOTE, THEN))
+    stand.commit()
+    assert [step for step, _ in proposed(stand, task)] == [0, 1, 2, 3]
+    kinds = [type(r.decode_record(data)).__name__ for data in stand.records[task.no]]
+    assert kinds[2:] == ["Proposed", "Decided", "Outcome"] * 4
+
+
+def test_only_the_last_observation_is_urgent_when_steps_were_said_ahead() -> None:
+    """A brain that said what comes next isn't waited for; one that must decide is told at once."""
+    stand = Stand()
+    task = started(stand)
+    propose(stand, task, NOTE, then=(THEN,))
+    stand.write()
+    stand.core.committed(stand.now_ns)
+    assert not stand.write().urgent
+    stand.core.committed(stand.now_ns)
+    assert stand.write().urgent

@@ -216,7 +216,8 @@ def test_core_sends_open_calls_again_when_an_executor_comes() -> None:
     stand.commit()
     executes = stand.said(m.Execute)
     assert {(one.tool, one.resumed) for one in executes} == {("shell.run", True), ("file.read", True)}
-    assert all(one.timeout_s == pytest.approx(20.0) for one in executes)
+    left = {one.tool: one.timeout_s for one in executes}
+    assert left == {"shell.run": pytest.approx(500.0), "file.read": pytest.approx(20.0)}
     assert stand.said(m.Merge) == [m.Merge(shell, "digest")]
     order = [type(one) for _, one in stand.sent if getattr(one, "key", "") == shell]
     assert order == [m.Execute, m.Merge]
@@ -307,6 +308,14 @@ def test_core_counts_no_negative_tokens() -> None:
     stand.propose(task, READ, usage=r.Usage(-5, 7))
     assert task.tokens == 7
     assert seen == [r.Usage(0, 7)]
+
+
+def test_core_stores_a_task_whose_tokens_no_number_holds() -> None:
+    """What a broken brain reports ends the task's budget, not the gate."""
+    stand, task = started()
+    stand.propose(task, NOTE, usage=r.Usage((1 << 64) - 1, (1 << 64) - 1))
+    stand.commit()
+    assert task.tokens == 1 << 53
 
 
 def test_core_gives_the_essays_message_when_three_attempts_fail_alike() -> None:

@@ -305,3 +305,30 @@ def test_every_task_ends_when_nobody_answers(state: str) -> None:
                     stand.ended(one.key, "killed")
     assert task.no not in stand.core.tasks
     assert_over(stand, task, "cancelled" if state == "cancelling" else "failed")
+
+
+def test_merge_has_a_time_of_its_own() -> None:
+    """An executor that merges when the call's time is over is not silent; the call ran in time."""
+    stand, task = started()
+    stand.propose(task, SHELL)
+    stand.commit()
+    stand.after(TIMEOUT_S - 1)
+    stand.staged(stand.open_call(task).key)
+    stand.commit()
+    stand.sent.clear()
+    for _ in range(30):
+        stand.after(10)
+        stand.commit()
+    assert stand.kills == []
+    assert stand.said(m.Abort) == []
+
+
+def test_call_stays_with_the_executor_that_holds_its_ledger() -> None:
+    """Fewer executors than calls are open at: nobody else may be asked, since only that ledger knows."""
+    stand, task = started()
+    stand.propose(task, SHELL)
+    stand.commit()
+    assert stand.core.orphaned() is None
+    stand.open_call(task).executor = 3
+    assert stand.core.orphaned() == 3
+    assert stand.core.carrier(stand.open_call(task)) == ("executor", 3)

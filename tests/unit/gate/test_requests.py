@@ -12,12 +12,12 @@ from homeostat.proto import records as r
 from homeostat.proto import wire
 from homeostat.proto.codec import encode
 from homeostat.workers.gate import requests as module
-from homeostat.workers.gate.clients import Sender
+from homeostat.workers.gate.clients import Delivery, Sender
 from homeostat.workers.gate.journal.store import Store
 from homeostat.workers.gate.peers import Peers
 from homeostat.workers.gate.requests import Requests
 from homeostat.workers.gate.state import Task
-from tests.unit.gate.core_stand import NOTE, REFUSED, SECOND, Stand
+from tests.unit.gate.core_stand import NOTE, REFUSED, SECOND, Stand, call
 
 
 class Mouth:
@@ -25,15 +25,15 @@ class Mouth:
 
     principal = "local"
 
-    def __init__(self, *, is_req: bool = False, deaf: bool = False) -> None:
-        self.is_req, self.deaf = is_req, deaf
+    def __init__(self, *, is_req: bool = False, delivery: Delivery = Delivery.SENT) -> None:
+        self.is_req, self.delivery = is_req, delivery
         self.heard: list[Any] = []
 
-    def answer(self, reply: wire.Reply) -> bool:
-        """Take an answer."""
-        if not self.deaf:
+    def answer(self, reply: wire.Reply) -> Delivery:
+        """Take an answer, or don't."""
+        if self.delivery is Delivery.SENT:
             self.heard.append(reply)
-        return not self.deaf
+        return self.delivery
 
 
 class NoPeers:
@@ -186,6 +186,30 @@ def test_list_gives_pages_newest_first_and_filters(desk: Desk) -> None:
     assert [row.task for row in page.tasks] == [tasks[1].id]
 
 
+def test_pages_end_at_their_bytes_and_lead_through(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of large steps or rows is a short one; nothing is left out, and each has at least one."""
+    monkeypatch.setattr(module, "PAGE_BYTES", 5_000)
+    task = desk.submit()
+    for _ in range(6):
+        desk.stand.propose(task, call(args='{"text": "%s"}' % ("x" * 3_000)))
+        desk.commit()
+    pages: list[wire.Task] = []
+    while not pages or pages[-1].next_step:
+        pages += desk.say(wire.Get(task=task.id, from_step=pages[-1].next_step if pages else 0)).heard
+    assert [[step.step for step in page.steps] for page in pages] == [[0, 1], [2, 3], [4, 5]]
+    more = [desk.stand.core.by_id[mouth.heard[0].task] for mouth in _long_submits(desk, 3)]
+    first = desk.say(wire.List()).heard[0]
+    rest = desk.say(wire.List(before=first.next)).heard[0]
+    assert [row.task for row in first.tasks] == [more[2].id, more[1].id]
+    assert ([row.task for row in rest.tasks], rest.next) == ([more[0].id, task.id], 0)
+
+
+def _long_submits(desk: Desk, count: int) -> list[Mouth]:
+    mouths = [desk.say(wire.Submit(objective="o" * 3_000)) for _ in range(count)]
+    desk.commit()
+    return mouths
+
+
 def test_list_leaves_out_what_is_not_on_disk_yet(desk: Desk) -> None:
     """A list behind a submit in the same round is answered with what is safe."""
     task = desk.submit()
@@ -270,11 +294,41 @@ def test_watch_from_far_back_lets_others_in_between(desk: Desk, monkeypatch: pyt
     assert positions == [record.position for record in desk.store.task_records(task.no)]
 
 
-def test_watch_of_a_client_that_does_not_read_is_dropped(desk: Desk) -> None:
-    """It loses its answers; the gate loses nothing."""
+def test_watch_of_a_client_that_is_gone_is_dropped(desk: Desk) -> None:
+    """Nobody is there to tell."""
     desk.submit()
-    desk.say(wire.Watch(follow=True), Mouth(deaf=True))
+    desk.say(wire.Watch(follow=True), Mouth(delivery=Delivery.LOST))
     assert not desk.requests.watching
+
+
+def test_watch_of_a_client_that_reads_late_loses_nothing(desk: Desk) -> None:
+    """What it can't take now it gets when it reads again, in order; until then it is asked at its pace."""
+    task = desk.submit()
+    desk.stand.propose(task, NOTE)
+    desk.commit()
+    for watch in (wire.Watch(follow=True), wire.Watch(task=task.id, follow=True)):
+        mouth = desk.say(watch, Mouth(delivery=Delivery.FULL))
+        assert desk.requests.next_due() == module.STALLED_S
+        mouth.delivery = Delivery.SENT
+        desk.requests.feed_watches(0.0)
+        assert mouth.heard == [], "it is not pestered before its pause is over"
+        desk.requests.feed_watches(module.STALLED_S)
+        positions = [event.position for batch in mouth.heard for event in batch.events]
+        assert positions == [record.position for record in desk.store.scan(1, 100, 1 << 20)]
+        desk.requests._watches.clear()
+
+
+def test_watch_of_a_client_that_never_reads_is_given_up(desk: Desk) -> None:
+    """After pauses that double: whatever waits has an end."""
+    desk.submit()
+    desk.say(wire.Watch(follow=True), Mouth(delivery=Delivery.FULL))
+    pauses, now_s = 0, 0.0
+    while (due := desk.requests.next_due()) is not None:
+        assert due > now_s
+        pauses, now_s = pauses + 1, due
+        desk.requests.feed_watches(now_s)
+    assert not desk.requests.watching
+    assert (pauses, now_s < 60) == (9, True)
 
 
 def test_watches_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

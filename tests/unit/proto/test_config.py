@@ -116,6 +116,19 @@ def test_config_names_file_line_and_key_when_a_key_is_unknown(text: str, line: i
         ("[client]\nauthorized_keys = ['short']\n", 2, "client.authorized_keys"),
         ("[sandbox]\nread_only = ['usr']\n", 2, "sandbox.read_only"),
         ("[sandbox]\nread_only = ['/usr/../etc']\n", 2, "sandbox.read_only"),
+        ("[sandbox]\nread_only = ['/opt/']\n", 2, "sandbox.read_only"),
+        ("[sandbox]\nread_only = ['/opt', '/etc/ssl']\n", 2, "sandbox.read_only"),
+        ("[sandbox]\nread_only = ['/']\n", 2, "sandbox.read_only"),
+        ("[sandbox]\ntmp_bytes = 1000\n", 2, "sandbox.tmp_bytes"),
+        (f"[client]\nauthorized_keys = ['{'~' * 40}']\n", 2, "client.authorized_keys"),
+        (f"[client]\nauthorized_keys = ['{'é' * 40}']\n", 2, "client.authorized_keys"),
+        (f"[client]\nauthorized_keys = ['{'#' * 40}']\n", 2, "client.authorized_keys"),
+        ("[quotas]\nopen_tasks = 1000000000000000000000000\n", 2, "quotas.open_tasks"),
+        ("[sandbox]\nmax_file_bytes = 9000000000000000000000\n", 2, "sandbox.max_file_bytes"),
+        ("[journal]\nmap_bytes = 1\n", 2, "journal.map_bytes"),
+        ('[[agent]]\nname = "a"\nin_doubt_s = 1e11\n', 3, "agent[0].in_doubt_s"),
+        ('[[agent]]\nname = "a"\n[agent.limits]\nmax_wall_s = 1e11\n', 4, "agent[0].limits.max_wall_s"),
+        (f'[client]\nlisten = "localhost:{"9" * 5000}"\n', 2, "client.listen"),
         ('[[agent]]\nname = "a"\n[[agent]]\nname = "a"\n', 4, "agent[1].name"),
         ('[[agent]]\nname = "Not Good"\n', 2, "agent[0].name"),
         ('[[agent]]\nname = "a"\nprovider = "chat"\n', 1, "agent[0].model"),
@@ -137,6 +150,11 @@ def test_config_refuses_times_that_never_come(seconds: str) -> None:
         text = f'[[agent]]\nname = "a"\n[agent.limits]\n{key} = {seconds}\n'
         assert error_of(text).field == "agent[0].limits." + key
     assert error_of(f'[[agent]]\nname = "a"\nin_doubt_s = {seconds}\n').field == "agent[0].in_doubt_s"
+
+
+def test_config_says_what_it_read_when_a_number_has_more_digits_than_python_takes() -> None:
+    """No traceback for a line of nines."""
+    assert "4300" in error_of("[quotas]\nopen_tasks = " + "9" * 5_000).message
 
 
 def test_config_says_where_when_it_is_not_toml() -> None:
@@ -186,3 +204,10 @@ def test_default_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert c.default_home() == Path("/x/homeostat")
     monkeypatch.delenv("XDG_STATE_HOME")
     assert c.default_home() == Path("/u/.local/state/homeostat")
+
+
+def test_config_is_refused_when_an_agent_names_a_tool_that_is_none() -> None:
+    """With line, key and the list of tools: such an agent could only be refused at its first call."""
+    error = error_of('[[agent]]\nname = "a"\ntools = ["shell.run", "shel.run"]\n')
+    assert error.message == "home.toml:3: agent[0].tools: there is no tool 'shel.run'"
+    assert "shell.run, file.read" in error.expected

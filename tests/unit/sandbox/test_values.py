@@ -8,7 +8,7 @@ import pytest
 
 from homeostat.proto.errors import MessageTooLargeError, ProtocolError
 from homeostat.sandbox import landlock, layers, probe, protocol
-from homeostat.sandbox.client import ZygoteClient, ZygoteGoneError
+from homeostat.sandbox.client import ZygoteClient, ZygoteGoneError, ZygoteSilentError
 from homeostat.sandbox.kernel import KernelError, invoke
 from homeostat.sandbox.layers import Layer, LayerError
 from homeostat.sandbox.namespaces import Ids
@@ -122,6 +122,16 @@ def test_client_drains_everything_and_then_tells_the_end() -> None:
     with pytest.raises(ZygoteGoneError):
         client.kill(1)
     client.close()
+
+
+def test_client_gives_up_when_the_zygote_does_not_serve_it() -> None:
+    """A zygote that hangs costs a bounded wait, and is told from one that is gone."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        client = ZygoteClient(ours)
+        with pytest.raises(ZygoteSilentError):
+            client.wait_served(0.05)
+        client.close()
 
 
 def test_kernel_error_names_the_call() -> None:

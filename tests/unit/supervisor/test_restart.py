@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat.supervisor.restart import Backoff, Intensity, affected
+from homeostat.proto.config import Supervision
+from homeostat.supervisor.restart import FAILED_STARTS, Backoff, Intensity, affected, pointless
 from homeostat.supervisor.specs import Strategy
 
 MEMBERS = ("a", "b", "c")
@@ -67,3 +68,39 @@ def test_backoff_begins_anew_when_the_child_had_been_healthy() -> None:
         backoff = backoff.failed(1.0)
     assert backoff.delay_s(0.5) == 4.0
     assert backoff.failed(10.0).delay_s(0.5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("crashes", "apart_s", "served_s", "failed_starts", "why"),
+    [
+        (20, 0.1, None, 0, ""),
+        (21, 0.1, None, 0, "21 crashes of its group in 10 s"),
+        (20, 60.0, 1.0, 0, ""),
+        (21, 60.0, 1.0, 0, "21 crashes of its group, none after 10 s of service"),
+        (1_000, 60.0, 10.0, 0, ""),
+        (2, 60.0, None, FAILED_STARTS - 1, ""),
+        (3, 60.0, None, FAILED_STARTS, "3 starts in a row failed and none has succeeded"),
+    ],
+)
+def test_restart_is_pointless_when_crashes_are_many_at_once_or_in_a_row_or_nothing_ever_served(
+    crashes: int, apart_s: float, served_s: float | None, failed_starts: int, why: str
+) -> None:
+    """The default settings, with crashes that far apart, each after so much service."""
+    intensity, backoff = Intensity(20, 10.0), Backoff(0.05, 5.0, healthy_s=10.0)
+    for crash in range(crashes):
+        intensity, backoff = intensity.failed(crash * apart_s), backoff.failed(served_s)
+    assert pointless(intensity, backoff, failed_starts) == why
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_worker_that_always_crashes_is_given_up_when_the_settings_are_the_default(random: float) -> None:
+    """Whatever the jitter, the backoff can't keep a worker below the limit for ever."""
+    settings = Supervision()
+    intensity = Intensity(settings.intensity, settings.period_s)
+    backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s, settings.healthy_s)
+    now_s, crashes = 0.0, 0
+    while not pointless(intensity, backoff, 0):
+        crashes += 1
+        intensity, backoff = intensity.failed(now_s), backoff.failed(0.001)
+        now_s += 0.001 + backoff.delay_s(random)
+        assert crashes <= settings.intensity + 1

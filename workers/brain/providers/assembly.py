@@ -18,7 +18,8 @@ from .chat import Dialect
 from .events import Answer, Delta, Event, Failed, PartEnd, PartStart, Stop, UsageSeen
 
 ANSWER_LIMIT_BYTES = 4 << 20
-"""Text and arguments of one answer; twice that (as ``raw``) still fits into a message to the gate."""
+"""Text, arguments, names and ids of one answer. With twice that as ``raw`` it fits into a message;
+the rare one that doesn't (a control character is six bytes of JSON) ends its task."""
 _CUT_REASONS = {"length": "the model reached max_output_tokens before its answer was whole"}
 _REFUSAL_REASONS = frozenset({"content_filter", "refusal", "safety"})
 _encode = msgspec.json.Encoder().encode
@@ -61,11 +62,10 @@ class Assembly:
         match event:
             case PartStart():
                 self._parts[event.part] = _Part(event)
+                self._count(event.name + event.call_id)
             case Delta():
-                self._size += len(event.text.encode("utf-8", "replace"))
                 self._parts[event.part].pieces.append(event.text)
-                if self._size > ANSWER_LIMIT_BYTES:
-                    self.failure = Failed("garbled", f"the answer is larger than {ANSWER_LIMIT_BYTES} bytes")
+                self._count(event.text)
             case PartEnd():
                 self._parts[event.part].ended = True
             case UsageSeen():
@@ -74,6 +74,11 @@ class Assembly:
                 self._reason = event.reason
             case Failed():
                 self.failure = event
+
+    def _count(self, text: str) -> None:
+        self._size += len(text.encode("utf-8", "replace"))
+        if self._size > ANSWER_LIMIT_BYTES:
+            self.failure = Failed("garbled", f"the answer is larger than {ANSWER_LIMIT_BYTES} bytes")
 
     def finish(self) -> Answer | Failed:
         """The stream is over: give the answer if it is whole."""

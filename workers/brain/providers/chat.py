@@ -20,6 +20,8 @@ from .refusals import failure_of_error
 
 CALLS_LIMIT = 16
 """Parallel calls in one answer; the gate takes no more in a step."""
+TOKENS_LIMIT = 1 << 53
+"""Usage beyond what JSON's readers count exactly is a server's mistake: it is taken for this much."""
 DONE = "[DONE]"
 
 
@@ -108,7 +110,7 @@ class Stream:
                 return events
         if chunk.usage is not None:
             usage = chunk.usage
-            events.append(UsageSeen(max(0, usage.prompt_tokens or 0), max(0, usage.completion_tokens or 0)))
+            events.append(UsageSeen(_tokens(usage.prompt_tokens), _tokens(usage.completion_tokens)))
         return events
 
     def _choice(self, choice: _Choice) -> list[Event]:
@@ -210,6 +212,10 @@ def request_body(model: Model, dialect: Dialect, messages: bytes) -> bytes:
     if model.temperature is not None:
         fields.append(b'"temperature":' + _quote(model.temperature))
     return b"{" + b",".join(fields) + b"}"
+
+
+def _tokens(count: int | None) -> int:
+    return min(max(0, count or 0), TOKENS_LIMIT)
 
 
 def _plain(name: str) -> str:

@@ -22,6 +22,7 @@ from ....proto.config import Model
 from .assembly import Assembly
 from .chat import Dialect, Stream
 from .events import Answer, Failed
+from .network import HINT, MESSAGE_LIMIT_CHARS, failure_words
 from .refusals import failure_of_status
 from .sse import Parser, StreamTooLargeError
 
@@ -115,8 +116,8 @@ class Endpoint:
             return self._ask(model, Assembly(dialect, step, len(body)), body, key, cut)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             # ValueError: what urllib3 raises for some base_urls that are none.
-            reason = f"{type(error).__name__}: {error}"
-            return Failed("network", (reason.replace(key, "***") if key else reason)[:500])
+            reason = failure_words(model, error)
+            return Failed("network", reason.replace(key, "***") if key else reason)
         finally:
             cut.attach(None)
 
@@ -133,14 +134,18 @@ class Endpoint:
         )
         reusable = False
         try:
+            kind = response.headers.get("content-type", "")
             if response.status != 200:
-                return failure_of_status(
+                refused = failure_of_status(
                     response.status, _lower(response.headers), _error_body(response), time.time()
                 )
-            kind = response.headers.get("content-type", "")
-            if "json" in kind:
-                return Failed("garbled", f"the answer is not a stream but {kind[:80]}")
-            result = _read(response, assembly, cut, time.monotonic() + TOTAL_TIMEOUTS * model.timeout_s)
+                return _hinted(refused, response.status, kind)
+            if "json" in kind or "html" in kind:
+                return Failed("garbled", f"the answer is not a stream but {kind[:80]}: {HINT}")
+            until_s = time.monotonic() + TOTAL_TIMEOUTS * model.timeout_s
+            result = _read(response, assembly, cut, until_s, model)
+            if isinstance(result, Failed) and kind and "event-stream" not in kind:
+                result = Failed(result.kind, f"{result.message} (the answer is {kind[:80]}: {HINT})")
             reusable = isinstance(result, Answer) and _exhausted(response, cut)
             return result
         finally:
@@ -150,7 +155,16 @@ class Endpoint:
                 response.close()
 
 
-def _read(response: Any, assembly: Assembly, cut: Cut, deadline_s: float) -> Answer | Failed:
+def _hinted(refused: Failed, status: int, kind: str) -> Failed:
+    """A page for people, or a place that isn't there, is most likely the wrong address."""
+    if "html" in kind:
+        return Failed(refused.kind, f"HTTP {status}, with a page of HTML: {HINT}", refused.retry_after_s)
+    if status in (404, 405):
+        return Failed(refused.kind, f"{refused.message}: {HINT}", refused.retry_after_s)
+    return refused
+
+
+def _read(response: Any, assembly: Assembly, cut: Cut, deadline_s: float, model: Model) -> Answer | Failed:
     """Read to the end of the answer."""
     parser, stream, size = Parser(), Stream(), 0
     while not stream.over and assembly.failure is None:
@@ -162,7 +176,9 @@ def _read(response: Any, assembly: Assembly, cut: Cut, deadline_s: float) -> Ans
             data = response.read1(READ_BYTES)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             result = assembly.finish()  # An answer that was whole by then is not made worse by a late end.
-            return result if isinstance(result, Answer) else Failed("cut", f"{result.message}: {error}"[:500])
+            if isinstance(result, Answer):
+                return result
+            return Failed("cut", f"{result.message}: {failure_words(model, error)}"[:MESSAGE_LIMIT_CHARS])
         if not data:
             break
         size += len(data)

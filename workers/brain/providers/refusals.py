@@ -59,7 +59,7 @@ def failure_of_error(raw: bytes) -> Failed:
 
 def retry_after(headers: Mapping[str, str], now_s: float) -> float | None:
     """Seconds that the provider asks us to wait: ``retry-after-ms``, ``retry-after`` (number, date)."""
-    if (value := headers.get("retry-after-ms", "").strip()).isdecimal():
+    if re.fullmatch(r"\d{1,12}", value := headers.get("retry-after-ms", "").strip(), re.ASCII):
         return int(value) / 1000
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):

@@ -9,6 +9,7 @@ Source: DESIGN §10; the issue "The spine", contract of plans.
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from ....proto.ids import TaskId
 from ....proto.messages import Finish, Observe, Propose
@@ -16,6 +17,8 @@ from ....proto.records import Call, Plan, PlanStep, Usage
 
 _encode = msgspec.json.Encoder().encode
 _NO_TOKENS = Usage()
+AHEAD_STEPS = 12
+AHEAD_BYTES = 32 << 10
 UNKNOWN_TROUBLE = "did not end as ok"
 """What is left to say of a step whose observations another incarnation of the brain saw."""
 
@@ -33,7 +36,7 @@ def trouble_of(observe: Observe) -> str:
 def answer(
     task: TaskId, branch: int, agent: str, plan: Plan | None, *, step: int, trouble: str
 ) -> Propose | Finish:
-    """Give the proposal of this step (counted from 0) and of the next one, or the end of the task."""
+    """Give the proposal of this step (counted from 0), or the end of the task. Costs a few microseconds."""
     if plan is None:
         return _finish(task, branch, step, "failed", f"agent {agent} runs plans: submit one with --plan")
     steps = plan.step
@@ -41,8 +44,20 @@ def answer(
         return _finish(task, branch, step, "failed", f"step {step - 1} ({steps[step - 1].tool}) {trouble}")
     if step >= len(steps):
         return _finish(task, branch, step, "done", f"plan of {len(steps)} steps carried out")
-    then = (_call(steps[step + 1]),) if step + 1 < len(steps) else ()
-    return Propose(task, branch, step, "", (_call(steps[step]),), _NO_TOKENS, then=then)
+    return Propose(task, branch, step, "", (_call(steps[step]),), _NO_TOKENS)
+
+
+def ahead(proposal: Propose, plan: Plan) -> Propose:
+    """Add the next steps, as long as they are few and small."""
+    then: list[tuple[Call, ...]] = []
+    size = 0
+    for planned in plan.step[proposal.step + 1 : proposal.step + 1 + AHEAD_STEPS]:
+        call = _call(planned)
+        size += len(call.args) + len(call.thought)
+        if size > AHEAD_BYTES:
+            break
+        then.append((call,))
+    return replace(proposal, then=tuple(then))
 
 
 def _call(planned: PlanStep) -> Call:

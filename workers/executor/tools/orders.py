@@ -120,7 +120,7 @@ def _folder(cwd: str) -> str:
 
 
 def profile(config: Config, *, read_only: bool, tty: bool) -> Profile:
-    """The confinement that the configuration asks for."""
+    """The confinement that the configuration asks for. Raises ToolError."""
     limits = Limits(
         cpu_s=_CPU_S,
         file_bytes=config.sandbox.max_file_bytes,
@@ -128,11 +128,14 @@ def profile(config: Config, *, read_only: bool, tty: bool) -> Profile:
         processes=config.sandbox.max_processes,
         address_space_bytes=config.sandbox.max_memory_bytes,
     )
-    return Profile(
-        workspace=WORKSPACE,
-        workspace_read_only=read_only,
-        read_only=config.sandbox.read_only,
-        limits=limits,
-        tty=tty,
-        tmp_bytes=config.sandbox.tmp_bytes,
-    )
+    try:
+        return Profile(
+            workspace=WORKSPACE,
+            workspace_read_only=read_only,
+            read_only=config.sandbox.read_only,
+            limits=limits,
+            tty=tty,
+            tmp_bytes=config.sandbox.tmp_bytes,
+        )
+    except ValueError as error:
+        raise ToolError(f"the settings in [sandbox] can't be enforced: {error}") from error

@@ -31,6 +31,11 @@ _NEXT_TASK = b"next_task_no"
 _U64_MAX = (1 << 64) - 1
 
 
+TREE_ENTRIES = 64
+"""So many entries of the audit tree are written together. They follow from the records, so those that a crash
+loses are made again at the next start; written one by one they cost a fifth of a commit (50 of 340 us)."""
+
+
 class Batch:
     """Everything that one commit will make durable; use it as a context manager."""
 
@@ -228,12 +233,23 @@ class Batch:
         """The next sequence number of each task that got records."""
         return self._seqs
 
+    @property
+    def tree_tail(self) -> list[tuple[bytes, bytes]]:
+        """The tree's entries that are not on disk yet, those of this batch included."""
+        return [*self._store.tree_tail, *self._tree]
+
+    @property
+    def tree_due(self) -> list[tuple[bytes, bytes]]:
+        """What this batch writes of them: all, when enough have gathered."""
+        tail = self.tree_tail
+        return tail if len(tail) >= TREE_ENTRIES else []
+
     def _fill(self, txn: lmdb.Transaction[bytes]) -> None:
         """Put everything into the transaction; may run twice, so it changes nothing of the batch."""
         db = self._store.environment.db
         _append(txn, db["log"], self._log)
         _append(txn, db["chunks"], self._chunks)
-        _append(txn, db["tree"], self._tree)
+        _append(txn, db["tree"], self.tree_due)
         runs = self._runs
         if self._run[3]:
             task_no, seq, position, count = self._run

@@ -8,7 +8,6 @@ Source: lmdb.h (mdb_env_open, mdb_env_set_mapsize, mdb_txn_begin), flock(2), py-
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import struct
@@ -22,6 +21,7 @@ from typing import Any, Final
 import lmdb
 
 from ....proto.errors import JournalError
+from ....proto.ownership import PATIENCE_S, take
 from .errors import (
     DamagedError,
     JournalBusyError,
@@ -237,7 +237,13 @@ os.register_at_fork(after_in_child=_disown_all)
 
 
 def open_environment(
-    path: Path, *, map_size: int, map_limit: int, create: bool, first_meta: Callable[[], dict[bytes, bytes]]
+    path: Path,
+    *,
+    map_size: int,
+    map_limit: int,
+    create: bool,
+    first_meta: Callable[[], dict[bytes, bytes]],
+    wait_s: float = PATIENCE_S,
 ) -> Environment:
     """Open the journal in the folder ``path``; make it first if it isn't there and may be made.
 
@@ -251,7 +257,7 @@ def open_environment(
             _make_folder(path)
         elif not (path / "data.mdb").exists():
             raise JournalMissingError(path)
-        lock_fd = _own(path)
+        lock_fd = _own(path, wait_s)
     except OSError as error:
         raise from_system(path, error) from error
     try:
@@ -295,11 +301,11 @@ def _make_folder(path: Path) -> None:
         _sync_folder(path.parent)
 
 
-def _own(path: Path) -> int:
-    """Take the owner lock, and leave our pid in it for the next one's message."""
+def _own(path: Path, wait_s: float) -> int:
+    """Take the owner lock, patient with a dying owner; leave our pid in it for the next one's message."""
     fd = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take(fd, wait_s)
         os.pwrite(fd, b"%-10d\n" % os.getpid(), 0)
     except BlockingIOError:
         text = os.pread(fd, 11, 0).strip()

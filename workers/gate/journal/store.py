@@ -23,6 +23,7 @@ from .environment import FORMAT, MAP_LIMIT, MAP_SIZE, Environment, open_environm
 from .errors import DamagedError, JournalMissingError, MisuseError, RecordMissingError
 from .frames import RUN, TASK_SEQ, U64, Frame, Record, check_key, decode, unseal
 from .merkle import Tree, entry_bytes
+from .tail import missing_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +44,10 @@ class Store:
         self._batch: Batch | None = None
         self._seqs: dict[int, int] = {}
         self.last_position = self._last("log")
-        tree_size = self._last("tree", -1) + 1
-        self.frontier = Tree(tree_size, self._entry).frontier(tree_size)
+        self.tree_on_disk = self._last("tree", -1) + 1
+        self.frontier = Tree(self.tree_on_disk, self._entry).frontier(self.tree_on_disk)
+        self.tree_tail = missing_entries(self)
+        """Entries of the audit tree that are not on disk yet."""
         self.next_task_no = self._number("meta", b"next_task_no", 1)
         self.journal_id = self._need("meta", b"journal_id")
         self.format = FORMAT
@@ -117,6 +120,9 @@ class Store:
         self.last_position = committed.next_position - 1
         self.next_task_no = committed.next_task_no
         self.frontier = committed.frontier
+        written = len(committed.tree_due)
+        self.tree_tail = [] if written else committed.tree_tail
+        self.tree_on_disk += written
         if len(self._seqs) > _SEQ_CACHE:
             self._seqs.clear()
         self._seqs.update(committed.seqs)
@@ -345,6 +351,8 @@ class Store:
         return self.frontier.root()
 
     def _entry(self, index: int) -> bytes:
+        if index >= self.tree_on_disk:
+            return self.tree_tail[index - self.tree_on_disk][1]
         with self.environment.reading() as txn:
             entry = txn.get(U64.pack(index), db=self.environment.db["tree"])
         if entry is None or len(entry) != entry_bytes(index):

@@ -10,6 +10,7 @@ Time is about 10 µs a record; memory doesn't grow with the journal. Works on an
 
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -94,7 +95,7 @@ class _Walk:
 
     def _log(self) -> None:
         """Positions, checksums, and the audit tree beside them."""
-        entries = self.store.raw_items("tree")
+        entries = chain(self.store.raw_items("tree"), self.store.tree_tail)
         for position, frame in self._frames(1, self.store.last_position, "log"):
             self.chunks += chunk_count(len(frame.payload))
             if frame.leaf is not None:
@@ -111,7 +112,7 @@ class _Walk:
             raise _Found("tree", f"the hashes of leaf {index} don't follow from its record", position)
 
     def _tree_end(self) -> None:
-        self._count("tree", self.frontier.size)
+        self._count("tree", self.store.tree_on_disk)
         if self.frontier.root() != self.store.root():
             raise _Found("tree", "the root in memory is not the root of the leaves")
 

@@ -3,6 +3,7 @@ import os
 import resource
 import shutil
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import lmdb
 import pytest
 
 from homeostat.proto.errors import JournalError
-from homeostat.workers.gate.journal.environment import FORMAT
+from homeostat.workers.gate.journal.environment import FORMAT, open_environment
 from homeostat.workers.gate.journal.errors import (
     DamagedError,
     JournalBusyError,
@@ -64,8 +65,11 @@ def set_format(folder: Path, version: int) -> None:
     env.close()
 
 
-def test_open_refuses_a_second_owner_and_names_the_first(folder: Path) -> None:
+def test_open_refuses_a_second_owner_and_names_the_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others are refused while the journal is held, in this process and in a child, and admitted later."""
+    monkeypatch.setattr(open_environment, "__kwdefaults__", {"wait_s": 0.05})
     store = Store.open(folder)
     with pytest.raises(JournalBusyError) as caught:
         Store.open(folder)
@@ -82,6 +86,15 @@ def test_open_refuses_a_second_owner_and_names_the_first(folder: Path) -> None:
     store.close()
     store.close()
     assert in_child(second) == "opened"
+
+
+def test_open_waits_for_an_owner_that_is_still_dying(folder: Path) -> None:
+    """A killed gate keeps its lock until its last sync is done; its successor does not give up at once."""
+    dying = Store.open(folder)
+    end = threading.Timer(0.2, dying.close)
+    end.start()
+    Store.open(folder).close()
+    end.join()
 
 
 def test_open_refuses_a_newer_format(folder: Path) -> None:

@@ -1,10 +1,12 @@
 import threading
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from homeostat.workers.gate.journal.batch import TREE_ENTRIES
 from homeostat.workers.gate.journal.errors import (
     JournalMapFullError,
     MisuseError,
@@ -15,6 +17,7 @@ from homeostat.workers.gate.journal.errors import (
     UnknownTaskError,
 )
 from homeostat.workers.gate.journal.frames import PAYLOAD_LIMIT
+from homeostat.workers.gate.journal.merkle import leaf_hash, verify_inclusion
 from homeostat.workers.gate.journal.store import Store
 from homeostat.workers.gate.journal.verify import verify
 
@@ -292,3 +295,23 @@ def test_store_reads_while_the_map_grows(folder: Path) -> None:
         assert not wrong
         assert seen
         assert store.environment.env.info()["map_size"] > 1 << 20
+
+
+@pytest.mark.parametrize("leaves", [1, 63, 64, 65, 150])
+def test_tree_is_made_whole_again_from_the_records_after_reopening(folder: Path, leaves: int) -> None:
+    """Its last entries are on disk only now and then; root, proofs and verification don't depend on that."""
+    with Store.open(folder) as store:
+        (task,) = new_tasks(store, 1)
+        for seq in range(2 * leaves):
+            with store.begin() as batch:
+                batch.append(task, seq, b"record %d" % seq, audit=seq % 2 == 0)
+                batch.commit()
+        root, entries = store.root(), store.count("tree")
+        assert store.tree_size == leaves
+        assert entries == leaves // TREE_ENTRIES * TREE_ENTRIES
+    with Store.open(folder) as store:
+        assert (store.root(), store.tree_size, store.count("tree")) == (root, leaves, entries)
+        assert verify(store).clean
+        proof = store.tree.inclusion_proof(leaves - 1, leaves)
+        leaf = leaf_hash(sha256(b"record %d" % (2 * leaves - 2)).digest())
+        assert verify_inclusion(leaf, leaves - 1, leaves, proof, root)
