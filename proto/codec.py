@@ -48,12 +48,15 @@ class UnsayableError(ProtocolError):
     """The message holds a value that MessagePack can't carry."""
 
     code = "unsayable"
+    exit_code = 2
 
 
 def encode(message: Any) -> bytes:
     """Give the bytes; raise UnsayableError (an integer beyond 64 bits, half a surrogate pair, depth)."""
     try:
         return _encode(message)
+    except UnicodeEncodeError as error:
+        raise UnsayableError(f"{error.object[:80]!r} is not UTF-8", expected="text") from error
     except (msgspec.MsgspecError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise UnsayableError(f"a value that no message can carry: {error}") from error
 

@@ -32,6 +32,8 @@ from .phase import Phase, PhaseWord
 
 LAST_WORDS_MS = 200
 """At an orderly end: how long what was sent last may take to leave."""
+LONGEST_WAIT_MS = 60_000
+"""zmq_poll(3) takes an int: a deadline of 25 days would not fit, so a far one is waited for in parts."""
 HELLO_AGAIN_S = 0.02
 HELLO_AGAIN_MAX_S = 0.5
 
@@ -229,7 +231,8 @@ class Loop:
         dues = [due for due in (self._timers.due(), self._link.due()) if due is not None]
         if not dues:
             return None
-        return max(0, int((min(dues) - time.monotonic()) * 1000) + 1)
+        wait_ms = int((min(dues) - time.monotonic()) * 1000) + 1
+        return max(0, min(LONGEST_WAIT_MS, wait_ms))
 
     def _flush(self) -> None:
         if not self._welcome_gate:

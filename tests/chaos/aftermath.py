@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from homeostat.proto import records as r
+from homeostat.proto.errors import JournalError
 from homeostat.proto.ids import ENDED, Position, TaskId
 from homeostat.proto.messages import JournalRecord
 from homeostat.workers.executor.ledger import Ledger
@@ -53,7 +54,11 @@ def _ledgers(folder: Path) -> tuple[int, list[str]]:
 def _journal(home: Path) -> list[str]:
     if difference := verify_pages(home / "journal"):
         return [f"journal: {difference}"]
-    with Store.open(home / "journal", create=False) as store:
+    try:
+        store = Store.open(home / "journal", create=False)
+    except JournalError as error:
+        return [f"journal: {error}"]
+    with store:
         report = verify(store)
         if not report.clean:
             return [f"journal: {report.difference}"]

@@ -25,7 +25,7 @@ def home(root: Path) -> Iterator[Home]:
     one.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served() -> Iterator[Home]:
     """A running home for all."""
     with short_folder() as folder:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from homeostat.proto import bounds
+from homeostat.proto.config import Agent, Journal, Quotas, Sandbox, Supervision
+from homeostat.proto.records import Limits
 from tests.integration.bad_input.stand import COMMAND, SETTINGS, Home, attempt
 
 
@@ -119,3 +124,42 @@ def test_run_refuses_an_address_when_it_is_not_ours(home: Home) -> None:
     refusal = home.refused()
     assert refusal.code == 2
     assert "metrics.listen = '192.0.2.7:9464'" in refusal.message
+
+
+OURS_IS_LESS = {
+    "quotas.min_free_bytes",
+    "sandbox.max_processes",
+    "sandbox.max_open_files",
+    "supervision.backoff_base_s",
+}
+"""What this machine does not have so much of; and a crash must not be waited out."""
+
+
+def test_task_is_done_when_every_number_is_the_most_that_is_allowed(home: Home) -> None:
+    """No number that passes the start overflows in a worker: a deadline of years is only a long one."""
+    sections: dict[str, type[msgspec.Struct]] = {
+        "quotas": Quotas,
+        "journal": Journal,
+        "sandbox": Sandbox,
+        "supervision": Supervision,
+    }
+    tables = [f"[{table}]\n{_most(table, section)}" for table, section in sections.items()]
+    agent = (
+        f'[[agent]]\nname = "default"\n{_most("agent", Agent)}[agent.limits]\n{_most("agent.limits", Limits)}'
+    )
+    home.settings = SETTINGS + "".join(tables) + agent
+    home.start()
+    assert home.ends(home.accept()) == "done"
+    assert [restarts for _, restarts in home.workers().values()] == [0] * 5
+    assert home.stop() == 0
+
+
+def _most(table: str, section: type[msgspec.Struct]) -> str:
+    """The numbers of one table, each at its upper bound."""
+    kinds = {name: kind for name, kind in typing.get_type_hints(section).items() if kind in (int, float)}
+    lines = [
+        f"{name} = {kind(bounds.of(f'{table}.{name}').most)!r}\n"
+        for name, kind in kinds.items()
+        if f"{table}.{name}" not in OURS_IS_LESS
+    ]
+    return "".join(lines)

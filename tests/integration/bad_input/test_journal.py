@@ -9,8 +9,6 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from homeostat.proto.client import Client
-from homeostat.proto.errors import UnreachableError
 from homeostat.workers.gate.journal.environment import DATABASES, FORMAT
 from homeostat.workers.gate.journal.frames import U32, seal
 from tests.integration.bad_input.stand import NOTE, WAIT, Home, short_folder
@@ -116,20 +114,17 @@ def test_run_refuses_a_journal_when_it_is_damaged(
     file.write_bytes(whole)
 
 
-def test_supervisor_names_the_damage_when_a_record_is_not_what_was_written(kept: tuple[Home, str]) -> None:
-    """A record that no start needs: whoever reads it gets no wrong answer, and the end is exit 7."""
-    home, task = kept
+def test_run_names_the_damage_when_a_late_record_is_not_what_was_written(kept: tuple[Home, str]) -> None:
+    """The end of the audit tree follows from the last records, so a start reads them: exit 7."""
+    home, _ = kept
     file = home.path / "journal" / "data.mdb"
     whole = file.read_bytes()
     data = bytearray(whole)
     flip(data, b"must not be lost")
     file.write_bytes(data)
-    home.start()
-    with Client.for_home(home.path, timeout_s=1.0) as client, pytest.raises(UnreachableError):
-        client.show(task)
-    ended = home.ended()
-    assert ended.code == 7
-    assert "the journal is damaged at position" in ended.message
+    refusal = home.refused()
+    assert refusal.code == 7
+    assert "the journal is damaged at position" in refusal.message
     file.write_bytes(whole)
 
 
