@@ -25,6 +25,7 @@ class Asker:
         self.home = folder
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(20)
+        self.others = children()  # of other tests
         settings = os.memfd_create("config")
         os.write(settings, config.to_bytes(config.Config()))
         os.lseek(settings, 0, os.SEEK_SET)
@@ -38,7 +39,7 @@ class Asker:
         theirs.close()
         os.close(settings)
         self.controls: list[socket.socket] = []
-        self.known = {self.process.pid}
+        self.known = {*self.others, self.process.pid}
 
     def start(self) -> m.Forked | m.ForkFailed:
         """Ask for a worker; its control socket is ours to hang up at the end."""
@@ -84,7 +85,9 @@ def asker(tmp_path: Path) -> Iterator[Asker]:
     one = Asker(tmp_path, os.getpid())
     yield one
     one.close()
-    eventually(lambda: reap_strays(set()) is not None and not children(), "the end of all workers")
+    eventually(
+        lambda: reap_strays(one.others) is not None and children() <= one.others, "the end of all workers"
+    )
     prctl.set_child_subreaper(False)
 
 
