@@ -39,7 +39,7 @@ free_uid() {
 pids_of() { # every living process of a uid, by /proc: procps need not be there; a zombie is its parent's business
     local pid
     for pid in $(find /proc -maxdepth 1 -regex '/proc/[0-9]+' -uid "$1" -printf '%f ' 2>/dev/null); do
-        grep -qs '^State:[[:space:]]*[^Z]' "/proc/$pid/status" && printf '%s ' "$pid"
+        grep -qs '^State:[[:space:]]*[^Z[:space:]]' "/proc/$pid/status" && printf '%s ' "$pid"
     done
     true
 }
