@@ -5,20 +5,24 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # One after the other: they share the machine's cores, the environment and the reader's eyes.
 .NOTPARALLEL:
-.PHONY: help setup demo run test lint types layers tests user-tests coverage bench chaos format lock clean
+.PHONY: help setup demo picture run test lint types layers tests user-tests coverage bench bench-supervision chaos format lock clean
 
 bin := .venv/bin
 # For example: make test PYTEST_ARGS='-k journal'
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv from the locked versions; quick when nothing changed
 	@ops/setup.sh
 
 demo: setup ## Run a real task while its workers are killed one by one
 	@$(bin)/python ops/demo.py
+
+picture: setup ## Draw docs/top.svg from the real `homeostat top`
+	@$(bin)/python -m ops.picture
 
 run: setup ## Run the supervisor in the foreground
 	@$(bin)/homeostat run
@@ -48,6 +52,10 @@ coverage: setup ## Run the tests and show what they did not reach
 
 bench: setup ## Measure speed and memory
 	@$(bin)/python -m tests.bench
+
+# For example: make bench-supervision BENCH_ARGS=--install-peers (as root: runit, s6, Erlang by apt-get)
+bench-supervision: setup ## Measure restarts, hangs and messages beside other supervisors
+	@$(bin)/python -m tests.bench.supervision $(BENCH_ARGS)
 
 chaos: setup ## Kill random workers for 200 rounds and count the effects
 	@$(bin)/python -m tests.chaos

@@ -29,4 +29,5 @@ rm -f requirements/*.txt
 compile requirements/runtime.txt pyproject.toml
 compile requirements/dev.txt --extra dev --constraint requirements/runtime.txt pyproject.toml
 compile requirements/build.txt requirements/build.in
-compile requirements/peers.txt requirements/peers.in
+# What the supervisors that we are measured beside run is in our own versions: the same child for all.
+compile requirements/peers.txt --constraint requirements/runtime.txt requirements/peers.in

@@ -195,9 +195,21 @@ class Client:
         """A person's word on an effect in doubt: ``happened``, ``did_not`` or ``fail``."""
         return self._ask(wire.Resolve(task=task, key=key, answer=answer), wire.Resolved)
 
-    def status(self) -> wire.StatusReply:
-        """Counts of tasks, connected workers, the journal's position."""
-        return self._ask(wire.Status(), wire.StatusReply)
+    def letters(self, *, limit: int = 50, before: int = 0) -> wire.DeadLetters:
+        """A page of dead letters, newest first; only for clients on the gate's own machine."""
+        return self._ask(wire.Letters(limit=limit, before=before), wire.DeadLetters)
+
+    def freeze(self, scope: str = "all", name: str = "", reason: str = "") -> wire.Frozen:
+        """Pull the plug: ``all``, an ``agent`` or a ``tool`` stands still; again until nothing is moving."""
+        return self._ask(wire.Freeze(scope=scope, name=name, reason=reason), wire.Frozen)
+
+    def thaw(self, scope: str = "all", name: str = "", reason: str = "") -> wire.Thawed:
+        """Lift this freeze, and no other."""
+        return self._ask(wire.Thaw(scope=scope, name=name, reason=reason), wire.Thawed)
+
+    def status(self, open_limit: int = 0) -> wire.StatusReply:
+        """Counts of tasks, connected workers, the journal's position, up to ``open_limit`` open tasks."""
+        return self._ask(wire.Status(open_limit=open_limit), wire.StatusReply)
 
     # -- one request at a time
     def _ask(self, request: wire.Request, answer: type[A], held_s: float = 0.0) -> A:

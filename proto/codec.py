@@ -67,6 +67,8 @@ FROM_SUPERVISOR = Codec(m.FromSupervisor, CONTROL_LIMIT_BYTES)
 TO_SUPERVISOR = Codec(m.ToSupervisor, CONTROL_LIMIT_BYTES)
 TO_NURSERY = Codec(m.ToNursery, CONTROL_LIMIT_BYTES)
 FROM_NURSERY = Codec(m.FromNursery, CONTROL_LIMIT_BYTES)
+TO_PARKED = Codec(m.WorkerStart, CONTROL_LIMIT_BYTES)
+FROM_PARKED = Codec(m.FromParked, CONTROL_LIMIT_BYTES)
 _REPLY = Codec(wire.Reply, LINK_LIMIT_BYTES)
 _REQUEST: msgspec.msgpack.Decoder[wire.Request] = msgspec.msgpack.Decoder(wire.Request)
 
@@ -81,7 +83,7 @@ class _Envelope(msgspec.Struct, frozen=True):
 
 _ENVELOPE: msgspec.msgpack.Decoder[_Envelope] = msgspec.msgpack.Decoder(_Envelope)
 _NAMED_FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
-REQUEST_TYPES = ("submit", "get", "list", "watch", "cancel", "resolve", "status")
+REQUEST_TYPES = ("submit", "get", "list", "watch", "cancel", "resolve", "status", "letters", "freeze", "thaw")
 
 
 class BadRequestError(ProtocolError):

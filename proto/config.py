@@ -99,7 +99,11 @@ class Sandbox(_Section, frozen=True):
 
 
 class Supervision(_Section, frozen=True):
-    """Restart intensity within a period, backoff, and how long a stop may take."""
+    """Restart intensity within a period, backoff, how long a stop may take; limits of a worker's resources.
+
+    Beyond a soft limit a worker is drained and recycled, beyond ``hard_factor`` times that it is killed; 0 is
+    off.
+    """
 
     intensity: int = 20
     period_s: float = 10.0
@@ -107,7 +111,42 @@ class Supervision(_Section, frozen=True):
     backoff_max_s: float = 5.0
     healthy_s: float = 10.0
     stop_s: float = 10.0
+    run_s: float = 0.15
+    sync_s: float = 10.0
     hung_s: float = 30.0
+    drain_s: float = 60.0
+    watch_s: float = 30.0
+    cool_down_s: float = 600.0
+    hard_factor: float = 2.0
+    soft_memory_bytes: int = 1 << 30
+    soft_open_files: int = 512
+    soft_threads: int = 256
+    soft_cpu_share: float = 0.0
+
+
+class Log(_Section, frozen=True):
+    """The supervisor's log: which lines, in what form, where to; and the size of every log file.
+
+    Of one event at most ``lines_at_once`` lines are written together and ``lines_a_minute`` after that.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    form: Literal["logfmt", "json"] = "logfmt"
+    to: Literal["file", "stderr", "journald"] = "file"
+    max_bytes: int = 8 << 20
+    keep: int = 3
+    lines_at_once: int = 200
+    lines_a_minute: int = 600
+
+
+class Guardian(_Section, frozen=True):
+    """Of `homeostat start`: when a supervisor that died is started again, and when no more."""
+
+    intensity: int = 5
+    period_s: float = 60.0
+    backoff_base_s: float = 1.0
+    backoff_max_s: float = 30.0
+    healthy_s: float = 60.0
 
 
 class Workers(_Section, frozen=True):
@@ -159,6 +198,8 @@ class Config(_Section, frozen=True):
     policy: Policy = Policy()
     sandbox: Sandbox = Sandbox()
     supervision: Supervision = Supervision()
+    guardian: Guardian = Guardian()
+    log: Log = Log()
     workers: Workers = Workers()
     agent: tuple[Agent, ...] = (Agent(name="default"),)
 

@@ -23,6 +23,11 @@ from .errors import MessageTooLargeError, ProtocolError
 from .messages import FromWorker, Hello, ToWorker, Welcome
 
 VERSION = 1
+"""Grows with every change of Hello, Welcome or Data, or of the rules for their numbers: a Hello of another
+version is not welcomed. Messages inside of frames may gain fields with defaults at their end without it, for
+gate and workers are forked from one nursery: both ends are of one build. How many messages a frame takes is
+its sender's own business, and changes no version.
+"""
 FRAME_MESSAGES = 64
 """Most messages in one frame; 32 a frame carried 660-987k messages/s in a trial, more gains little."""
 FRAME_BYTES = 1 << 20
@@ -91,16 +96,19 @@ class Link(Generic[Out, In]):
     def __init__(self, my_epoch: int) -> None:
         self.my_epoch = my_epoch
         self.peer_epoch = 0
-        self._outbox: deque[msgspec.Raw] = deque()
+        self._sent: deque[msgspec.Raw] = deque()
+        """The first part of the outbox: sent to this peer, not yet acknowledged."""
+        self._unsent: deque[msgspec.Raw] = deque()
+        """The rest of it. Two queues, since a place in the middle of a deque is found by walking to it."""
         self._first = 1
         """Sequence number of the first message in the outbox: the lowest unacknowledged one."""
-        self._unsent = 0
-        """How many messages at the end of the outbox were never sent to this peer."""
         self._expected = 1
         self._ack = 0
         self._ack_sent = 0
         self._ack_due: float | None = None
         self._resend_due: float | None = None
+        self.resends = 0
+        """How often something was sent again since the peer last acknowledged anything."""
 
     @property
     def first_seq(self) -> int:
@@ -110,7 +118,7 @@ class Link(Generic[Out, In]):
     @property
     def unacknowledged(self) -> int:
         """How many posted messages the peer has not acknowledged."""
-        return len(self._outbox)
+        return len(self._sent) + len(self._unsent)
 
     def meet(self, peer_epoch: int, first_seq: int) -> None:
         """A new incarnation of the peer: expect its numbering, send everything unacknowledged again."""
@@ -118,49 +126,54 @@ class Link(Generic[Out, In]):
         self._expected = first_seq
         self._ack = self._ack_sent = first_seq - 1
         self._ack_due = None
-        self._unsent = len(self._outbox)
+        self._send_again()
         self._resend_due = None
+        self.resends = 0
 
     def forget_outbox(self) -> None:
         """Drop what was meant for a former incarnation; its successor gets its state afresh."""
-        self._first += len(self._outbox)
-        self._outbox.clear()
-        self._unsent = 0
+        self._first += self.unacknowledged
+        self._sent.clear()
+        self._unsent.clear()
 
     def post(self, message: Out) -> None:
         """Queue a message. Raises LinkFullError, MessageTooLargeError, UnsayableError."""
-        if len(self._outbox) >= OUTBOX_LIMIT:
+        if len(self._sent) + len(self._unsent) >= OUTBOX_LIMIT:
             raise LinkFullError
         data = encode_message(message)
         if len(data) > MESSAGE_LIMIT_BYTES:
             raise MessageTooLargeError(
                 f"message of {len(data)} bytes", expected=f"at most {MESSAGE_LIMIT_BYTES}"
             )
-        self._outbox.append(msgspec.Raw(data))
-        self._unsent += 1
+        self._unsent.append(msgspec.Raw(data))
 
     def frames(self, now_s: float) -> Iterable[Data[msgspec.Raw]]:
         """Give what is to be sent now: new messages, a due resend, or a due ack on its own."""
         if self._resend_due is not None and now_s >= self._resend_due:
-            self._unsent = len(self._outbox)
+            self.resends += 1
+            self._send_again()
         while self._unsent:
-            start = len(self._outbox) - self._unsent
-            messages = self._next_messages(start)
-            self._unsent -= len(messages)
+            first_seq = self._first + len(self._sent)
+            messages = self._next_messages()
             self._resend_due = now_s + RESEND_S
-            yield self._frame(self._first + start, messages)
+            yield self._frame(first_seq, messages)
         if self._ack_due is not None and now_s >= self._ack_due:
-            yield self._frame(self._first + len(self._outbox), ())
+            yield self._frame(self._first + len(self._sent), ())
 
-    def _next_messages(self, start: int) -> tuple[msgspec.Raw, ...]:
-        """As many messages from here on as one frame takes."""
+    def _send_again(self) -> None:
+        """Everything unacknowledged counts as unsent."""
+        self._unsent.extendleft(reversed(self._sent))
+        self._sent.clear()
+
+    def _next_messages(self) -> tuple[msgspec.Raw, ...]:
+        """As many messages as one frame takes; from now on they count as sent."""
         messages: list[msgspec.Raw] = []
         size = 0
-        for place in range(start, min(start + FRAME_MESSAGES, len(self._outbox))):
-            messages.append(self._outbox[place])
-            size += len(messages[-1])
-            if size >= FRAME_BYTES:
-                break
+        while self._unsent and len(messages) < FRAME_MESSAGES and size < FRAME_BYTES:
+            message = self._unsent.popleft()
+            messages.append(message)
+            size += len(message)
+        self._sent.extend(messages)
         return tuple(messages)
 
     def _frame(self, first_seq: int, messages: tuple[msgspec.Raw, ...]) -> Data[msgspec.Raw]:
@@ -190,13 +203,14 @@ class Link(Generic[Out, In]):
 
     def _take_ack(self, ack: int, now_s: float) -> None:
         done = ack - self._first + 1
-        sent = len(self._outbox) - self._unsent
-        if done <= 0 or done > sent:
+        sent = self._sent
+        if done <= 0 or done > len(sent):
             return
         for _ in range(done):
-            self._outbox.popleft()
+            sent.popleft()
         self._first += done
-        self._resend_due = now_s + RESEND_S if len(self._outbox) > self._unsent else None
+        self.resends = 0
+        self._resend_due = now_s + RESEND_S if sent else None
 
     def acknowledge(self, now_s: float) -> None:
         """Everything received so far is safe: the next frame may say so, or one of its own in a while."""

@@ -1,6 +1,6 @@
 """Every message between homeostat's own processes.
 
-Owns: the words that workers, gate, nursery and supervisor exchange.
+Owns: the words that workers and gate exchange; it also gives those of the supervisor (supervision.py).
 Must not know: sockets, sequence numbers (link.py), what clients say (wire.py).
 Invariant: frozen, tagged, no unknown fields: moved, never shared.
 Source: DESIGN §3, §4, §6.
@@ -10,16 +10,82 @@ from __future__ import annotations
 
 import msgspec
 
+from .form import Message
 from .ids import CallStatus, EffectClass, Key, Role, TaskId
 from .records import Call, DiffSummary, Plan, Usage
-
-
-class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """Common form."""
+from .supervision import (
+    Drain as Drain,
+)
+from .supervision import (
+    Drained as Drained,
+)
+from .supervision import (
+    Epochs as Epochs,
+)
+from .supervision import (
+    Fatal as Fatal,
+)
+from .supervision import (
+    ForkFailed as ForkFailed,
+)
+from .supervision import (
+    FromNursery as FromNursery,
+)
+from .supervision import (
+    FromParked as FromParked,
+)
+from .supervision import (
+    FromSupervisor as FromSupervisor,
+)
+from .supervision import (
+    GateEpoch as GateEpoch,
+)
+from .supervision import (
+    Incarnation as Incarnation,
+)
+from .supervision import (
+    KillWorker as KillWorker,
+)
+from .supervision import (
+    Owner as Owner,
+)
+from .supervision import (
+    Park as Park,
+)
+from .supervision import (
+    Parked as Parked,
+)
+from .supervision import (
+    Ping as Ping,
+)
+from .supervision import (
+    Poison as Poison,
+)
+from .supervision import (
+    Quarantined as Quarantined,
+)
+from .supervision import (
+    Ready as Ready,
+)
+from .supervision import (
+    Stop as Stop,
+)
+from .supervision import (
+    ToNursery as ToNursery,
+)
+from .supervision import (
+    ToSupervisor as ToSupervisor,
+)
+from .supervision import (
+    Unanswered as Unanswered,
+)
+from .supervision import (
+    WorkerStart as WorkerStart,
+)
 
 
 # -- link control (brain, executor, memory <-> gate) ---------------------------------------------------
-class Hello(_Message, frozen=True, tag="hello"):
+class Hello(Message, frozen=True, tag="hello"):
     """A worker's first word to a gate; repeated until it is welcomed."""
 
     version: int
@@ -30,7 +96,7 @@ class Hello(_Message, frozen=True, tag="hello"):
     first_seq: int
 
 
-class Welcome(_Message, frozen=True, tag="welcome"):
+class Welcome(Message, frozen=True, tag="welcome"):
     """The gate knows this incarnation; its own numbering starts at ``first_seq``."""
 
     version: int
@@ -56,7 +122,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tools: tuple[ToolSpec, ...]
 
 
-class Observation(_Message, frozen=True):
+class Observation(Message, frozen=True):
     """What one call of a step came to, as the model sees it."""
 
     index: int
@@ -67,7 +133,7 @@ class Observation(_Message, frozen=True):
     artifact: str = ""
 
 
-class Turn(_Message, frozen=True):
+class Turn(Message, frozen=True):
     """One recorded step, from which a brain rebuilds its conversation. ``raw`` is the model's own message."""
 
     step: int
@@ -78,7 +144,7 @@ class Turn(_Message, frozen=True):
     event: str = ""
 
 
-class Assign(_Message, frozen=True, tag="assign"):
+class Assign(Message, frozen=True, tag="assign"):
     """Think for this task. Its past follows in History messages; ``turns`` says how many turns in all.
 
     ``attempts`` is how many provider calls for the next step have failed already, whoever made them.
@@ -95,7 +161,7 @@ class Assign(_Message, frozen=True, tag="assign"):
     attempts: int = 0
 
 
-class History(_Message, frozen=True, tag="history"):
+class History(Message, frozen=True, tag="history"):
     """Part of the recorded turns of an assigned task; ``last`` lets the brain begin."""
 
     task: TaskId
@@ -103,7 +169,7 @@ class History(_Message, frozen=True, tag="history"):
     last: bool
 
 
-class Observe(_Message, frozen=True, tag="observe"):
+class Observe(Message, frozen=True, tag="observe"):
     """The observations of a step, or the system event that stands in their place."""
 
     task: TaskId
@@ -113,14 +179,14 @@ class Observe(_Message, frozen=True, tag="observe"):
     event: str = ""
 
 
-class Drop(_Message, frozen=True, tag="drop"):
+class Drop(Message, frozen=True, tag="drop"):
     """Stop thinking for this task."""
 
     task: TaskId
 
 
 # -- brain -> gate -------------------------------------------------------------------------------------
-class Propose(_Message, frozen=True, tag="propose"):
+class Propose(Message, frozen=True, tag="propose"):
     """The calls that the model wants in this step.
 
     ``then`` are those of the next steps, one tuple a step, as long as every call ends as ok: a script knows
@@ -137,7 +203,7 @@ class Propose(_Message, frozen=True, tag="propose"):
     then: tuple[tuple[Call, ...], ...] = ()
 
 
-class Finish(_Message, frozen=True, tag="finish"):
+class Finish(Message, frozen=True, tag="finish"):
     """The model says that the task is over (``done`` or ``failed``), instead of a step."""
 
     task: TaskId
@@ -149,7 +215,7 @@ class Finish(_Message, frozen=True, tag="finish"):
     raw: bytes = b""
 
 
-class ModelTrouble(_Message, frozen=True, tag="model_trouble"):
+class ModelTrouble(Message, frozen=True, tag="model_trouble"):
     """A provider call gave no usable answer; ``final`` means that the brain gives the task up."""
 
     task: TaskId
@@ -162,11 +228,12 @@ class ModelTrouble(_Message, frozen=True, tag="model_trouble"):
 
 
 # -- gate -> executor, memory --------------------------------------------------------------------------
-class Execute(_Message, frozen=True, tag="execute"):
+class Execute(Message, frozen=True, tag="execute"):
     """Carry out one admitted call. ``args`` is canonical JSON without the thought.
 
     ``resumed`` says that it may have been begun before: look into the ledger first.
-    ``timeout_s`` is what is left of the call's deadline.
+    ``timeout_s`` is what is left of the call's deadline. ``halted`` says that it is frozen: it is not to
+    begin, and stands still where it has; the next Execute without it lets it go on. Answered by Halted.
     """
 
     key: Key
@@ -178,50 +245,51 @@ class Execute(_Message, frozen=True, tag="execute"):
     timeout_s: float
     output_limit_bytes: int
     resumed: bool = False
+    halted: bool = False
 
 
-class Merge(_Message, frozen=True, tag="merge"):
+class Merge(Message, frozen=True, tag="merge"):
     """What the staged call did is admitted (the diff with this digest): make it count."""
 
     key: Key
     digest: str
 
 
-class Discard(_Message, frozen=True, tag="discard"):
+class Discard(Message, frozen=True, tag="discard"):
     """What the staged call did is refused: throw the stage away and end the call as ``refused``."""
 
     key: Key
     reason: str
 
 
-class Abort(_Message, frozen=True, tag="abort"):
+class Abort(Message, frozen=True, tag="abort"):
     """Kill the call; end it with this status (``timeout`` or ``cancelled``)."""
 
     key: Key
     status: CallStatus
 
 
-class Forget(_Message, frozen=True, tag="forget"):
+class Forget(Message, frozen=True, tag="forget"):
     """The outcome is on disk: the ledger may drop the key."""
 
     key: Key
 
 
-class EndTask(_Message, frozen=True, tag="end_task"):
+class EndTask(Message, frozen=True, tag="end_task"):
     """The task has ended: kept replaced files and its fresh workspace follow retention."""
 
     task: TaskId
 
 
 # -- executor, memory -> gate --------------------------------------------------------------------------
-class StagedDiff(_Message, frozen=True, tag="staged_diff"):
+class StagedDiff(Message, frozen=True, tag="staged_diff"):
     """The staged call has ended; this is what it did. Nothing counts yet."""
 
     key: Key
     diff: DiffSummary
 
 
-class Ended(_Message, frozen=True, tag="ended"):
+class Ended(Message, frozen=True, tag="ended"):
     """The outcome of a call. Resent until acknowledged."""
 
     key: Key
@@ -237,21 +305,27 @@ class Ended(_Message, frozen=True, tag="ended"):
     note: str = ""
 
 
-class Keeping(_Message, frozen=True, tag="keeping"):
+class Halted(Message, frozen=True, tag="halted"):
+    """The call stands still: its sandbox is stopped, or was not begun."""
+
+    key: Key
+
+
+class Keeping(Message, frozen=True, tag="keeping"):
     """For these tasks stages are kept until they end; told every new gate: an EndTask may be lost."""
 
     tasks: tuple[TaskId, ...]
 
 
 # -- following the journal -----------------------------------------------------------------------------
-class Follow(_Message, frozen=True, tag="follow"):
+class Follow(Message, frozen=True, tag="follow"):
     """Send the records after this position, and go on as they come."""
 
     name: str
     after: int
 
 
-class JournalRecord(_Message, frozen=True):
+class JournalRecord(Message, frozen=True):
     """One record with its place; ``record`` is records.encode_record's bytes."""
 
     position: int
@@ -260,122 +334,35 @@ class JournalRecord(_Message, frozen=True):
     record: bytes
 
 
-class Records(_Message, frozen=True, tag="records"):
+class Records(Message, frozen=True, tag="records"):
     """Some records for a follower, in order."""
 
     records: tuple[JournalRecord, ...]
 
 
-class Followed(_Message, frozen=True, tag="followed"):
+class Followed(Message, frozen=True, tag="followed"):
     """The follower has made everything up to here its own."""
 
     name: str
     position: int
 
 
+class DeadLetter(Message, frozen=True, tag="dead_letter"):
+    """A worker dropped something; ``data`` are its first bytes, ``untold`` how much before it went untold."""
+
+    reason: str
+    subject: str
+    detail: str
+    size_bytes: int
+    data: bytes
+    untold: int = 0
+
+
 ToBrain = Assign | History | Observe | Drop
 ToExecutor = Execute | Merge | Discard | Abort | Forget | EndTask
 ToMemory = Execute | Abort | Forget | Records
 FromBrain = Propose | Finish | ModelTrouble
-FromExecutor = StagedDiff | Ended | Keeping
+FromExecutor = StagedDiff | Ended | Halted | Keeping
 FromMemory = Ended | Follow | Followed
 ToWorker = ToBrain | ToExecutor | Records
-FromWorker = FromBrain | FromExecutor | Follow | Followed
-
-
-# -- supervisor <-> nursery ----------------------------------------------------------------------------
-class WorkerStart(_Message, frozen=True, tag="start"):
-    """Fork a worker. Its descriptors follow in the order that ``fds`` names them."""
-
-    role: Role
-    index: int
-    epoch: int
-    secret: bytes
-    home: str
-    config: bytes
-    uid: int | None
-    gid: int | None
-    supervisor_pid: int
-    fds: tuple[str, ...]
-
-
-class Forked(_Message, frozen=True, tag="forked"):
-    """The worker's pid; its pidfd comes with this message."""
-
-    role: Role
-    index: int
-    epoch: int
-    pid: int
-
-
-class ForkFailed(_Message, frozen=True, tag="fork_failed"):
-    """The kernel refused the fork."""
-
-    role: Role
-    index: int
-    epoch: int
-    message: str
-
-
-ToNursery = WorkerStart
-FromNursery = Forked | ForkFailed
-
-
-# -- supervisor <-> worker -----------------------------------------------------------------------------
-class Ready(_Message, frozen=True, tag="ready"):
-    """The worker serves, with its state."""
-
-
-class Fatal(_Message, frozen=True, tag="fatal"):
-    """The worker can't go on and restarting it won't help: the supervisor stops with this error."""
-
-    code: str
-    message: str
-    remedy: str
-    exit_code: int
-
-
-class KillWorker(_Message, frozen=True, tag="kill_worker"):
-    """The gate asks for a silent worker to be killed."""
-
-    role: Role
-    index: int
-    epoch: int
-    reason: str
-
-
-class Stop(_Message, frozen=True, tag="stop"):
-    """Drain and exit 0 within this time."""
-
-    deadline_s: float
-
-
-class Incarnation(_Message, frozen=True):
-    """A living worker as the supervisor knows it."""
-
-    role: Role
-    index: int
-    epoch: int
-    secret: bytes
-
-
-class Epochs(_Message, frozen=True, tag="epochs"):
-    """To the gate: who lives now. Words of everyone else are dropped."""
-
-    workers: tuple[Incarnation, ...]
-
-
-class GateEpoch(_Message, frozen=True, tag="gate_epoch"):
-    """To the others: a new gate has been started; say hello to it."""
-
-    epoch: int
-
-
-class Owner(_Message, frozen=True, tag="owner"):
-    """To the zygote: a new executor; its end of a socketpair comes with this message."""
-
-    epoch: int
-
-
-FromSupervisor = Stop | Epochs | GateEpoch | Owner
-ToSupervisor = Ready | Fatal | KillWorker
+FromWorker = FromBrain | FromExecutor | Follow | Followed | DeadLetter

@@ -231,9 +231,40 @@ class WorkerStarted(_Record, frozen=True, tag="worker_started"):
     epoch: int
 
 
+class Frozen(_Record, frozen=True, tag="frozen"):
+    """Somebody pulled the plug: of everything (scope ``all``), of an ``agent``, of a ``tool``."""
+
+    at_ns: int
+    scope: str
+    name: str
+    by: str
+    reason: str
+
+
+class Thawed(_Record, frozen=True, tag="thawed"):
+    """It was put in again."""
+
+    at_ns: int
+    scope: str
+    name: str
+    by: str
+    reason: str
+
+
+class Quarantined(_Record, frozen=True, tag="quarantined"):
+    """What was at hand at so many crashes of a worker is put aside: this task, or a request."""
+
+    at_ns: int
+    subject: str
+    worker: str
+    crashes: int
+    report: str
+
+
 Record = (
     Accepted | Proposed | Decided | Staged | Outcome | SystemEvent | StatusChanged | ModelFailed
-    | CancelRequested | DoubtResolved | GateStarted | WorkerStarted
+    | CancelRequested | DoubtResolved | GateStarted | WorkerStarted | Quarantined
+    | Frozen | Thawed
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -84,10 +84,35 @@ class Resolve(_Wire, frozen=True, tag="resolve"):
 
 
 class Status(_Wire, frozen=True, tag="status"):
-    """Counts of tasks, connected workers, the journal's position."""
+    """Counts of tasks, connected workers, the journal's position; up to ``open_limit`` of the open tasks."""
+
+    open_limit: int = 0
 
 
-Request = Submit | Get | List | Watch | Cancel | Resolve | Status
+class Letters(_Wire, frozen=True, tag="letters"):
+    """Dead letters: what was dropped, newest first; ``before`` is the ``next`` of the former answer."""
+
+    limit: int = 50
+    before: int = 0
+
+
+class Freeze(_Wire, frozen=True, tag="freeze"):
+    """Let everything (scope ``all``), one ``agent`` or one ``tool`` stand still; again changes nothing."""
+
+    scope: str = "all"
+    name: str = ""
+    reason: str = ""
+
+
+class Thaw(_Wire, frozen=True, tag="thaw"):
+    """Let it go on. This lifts the freeze of the same scope and name, and no other."""
+
+    scope: str = "all"
+    name: str = ""
+    reason: str = ""
+
+
+Request = Submit | Get | List | Watch | Cancel | Resolve | Status | Letters | Freeze | Thaw
 
 
 # -- answers -------------------------------------------------------------------------------------------
@@ -201,8 +226,50 @@ class Resolved(_Wire, frozen=True, tag="resolved"):
     status: str
 
 
+class OpenTask(msgspec.Struct, frozen=True, kw_only=True):
+    """An open task as the gate holds it in memory; ``tool`` is the call under way, empty while it thinks."""
+
+    task: str
+    agent: str
+    status: str
+    step: int
+    accepted_at_ns: int
+    tool: str = ""
+
+
+class FreezeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is frozen; ``since`` is in nanoseconds since 1970."""
+
+    scope: str
+    name: str
+    since: int
+    reason: str = ""
+
+
+class Frozen(_Wire, frozen=True, tag="frozen"):
+    """The freeze is on disk. ``moving`` calls have not yet said that they stand still: ask again."""
+
+    scope: str
+    name: str
+    created: bool
+    since: int
+    reason: str
+    tasks: int
+    moving: int
+
+
+class Thawed(_Wire, frozen=True, tag="thawed"):
+    """The thaw is on disk. ``changed`` is false if it was not frozen; ``frozen`` is what still is."""
+
+    scope: str
+    name: str
+    changed: bool
+    since: int
+    frozen: list[FreezeView]
+
+
 class StatusReply(_Wire, frozen=True, tag="status_reply"):
-    """The state of the gate."""
+    """The state of the gate. ``totals`` count from this gate's start, so a smaller one means a new gate."""
 
     ready: bool
     version: str
@@ -210,6 +277,34 @@ class StatusReply(_Wire, frozen=True, tag="status_reply"):
     workers: list[str]
     position: int
     tree_root: str
+    mailboxes: dict[str, int] = {}
+    totals: dict[str, int] = {}
+    journal_bytes: int = 0
+    letters: int = 0
+    open: list[OpenTask] = []
+    frozen: list[FreezeView] = []
+
+
+class LetterView(msgspec.Struct, frozen=True, kw_only=True):
+    r"""One dropped message; ``data`` are its first bytes, what is not plain ASCII written as ``\xNN``."""
+
+    number: int
+    at_ns: int
+    reason: str
+    sender: str
+    size_bytes: int
+    data: str
+    detail: str = ""
+    subject: str = ""
+    times: int = 1
+    unkept: int = 0
+
+
+class DeadLetters(_Wire, frozen=True, tag="dead_letters"):
+    """A page of dead letters; ``next`` is 0 after the last one."""
+
+    letters: list[LetterView]
+    next: int = 0
 
 
 class Refused(_Wire, frozen=True, tag="refused"):
@@ -223,4 +318,7 @@ class Refused(_Wire, frozen=True, tag="refused"):
     retry_after_s: float | None = None
 
 
-Reply = Submitted | Task | Tasks | Events | Cancelled | Resolved | StatusReply | Refused
+Reply = (
+    Submitted | Task | Tasks | Events | Cancelled | Resolved | StatusReply | Refused | DeadLetters
+    | Frozen | Thawed
+)  # fmt: skip

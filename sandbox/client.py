@@ -15,7 +15,7 @@ from typing import Final
 
 from ..proto.errors import HomeostatError
 from . import protocol
-from .protocol import Greet, Kill, Launch, ToOwner
+from .protocol import Freeze, Greet, Kill, Launch, Thaw, ToOwner
 
 SERVED_S: Final = 30.0
 
@@ -69,6 +69,14 @@ class ZygoteClient:
     def kill(self, identity: int) -> None:
         """Kill a sandbox's whole tree; its Exited (or Refused) follows. An unknown id is ignored."""
         self._send(protocol.encode(Kill(identity)), ())
+
+    def freeze(self, identity: int) -> None:
+        """Stop a sandbox's whole tree; its Frozen follows, unless it ends first. An unknown id is ignored."""
+        self._send(protocol.encode(Freeze(identity)), ())
+
+    def thaw(self, identity: int) -> None:
+        """Let it go on. An unknown id, or one that was not frozen, is ignored."""
+        self._send(protocol.encode(Thaw(identity)), ())
 
     def receive(self) -> list[tuple[ToOwner, list[int]]]:
         """Everything that has arrived, with descriptors that are now the caller's. Raises ZygoteGoneError."""

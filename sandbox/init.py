@@ -1,8 +1,7 @@
-"""Owns: the life of a sandbox's first process: make it, fork the command, give up all power, wait, tell.
+"""Owns: the life of a sandbox's first process: make it, fork the command, give up power, then be its warden.
 Must not know: the owner, other sandboxes.
-Invariants: it holds power only while nothing untrusted can run; when the command ends it ends, and the kernel
-    kills
-    what is left of the pid namespace. Source: pid_namespaces(7).
+Invariants: while anything untrusted can run it holds no power but to signal its own pid namespace; when the
+    command ends it ends, and the kernel kills what is left. Source: pid_namespaces(7), kill(2).
 """
 
 import array
@@ -13,11 +12,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from . import order, privileges, progress
+from . import kernel, order, privileges, progress
 from .command import Builtin
 from .command import run as run_command
 from .layers import Layer, LayerError
 from .order import Making
+from .warden import Warden
 
 _FAILED = 99
 
@@ -51,13 +51,15 @@ def _live(making: Making, builtins: Mapping[str, Builtin]) -> int:
         os.close(started_here)
         end_with(lambda: run_command(making, builtins), making.status)
     _forget(making)
+    warden = Warden(making.status)
     _give_up(making)
+    warden.hold()
     os.write(go_here, b"g")
     os.close(go_here)
     # The write end closes on exec or with the process: either way the story goes on in wait().
     os.read(started_here, 1)
     _tell_started(making)
-    making.status.send(progress.encode(progress.Ended(_reap_until(child))))
+    making.status.send(progress.encode(progress.Ended(warden.reap_until(child))))
     return 0
 
 
@@ -70,8 +72,8 @@ def _forget(making: Making) -> None:
 
 def _give_up(making: Making) -> None:
     try:
-        privileges.drop()
-        privileges.check()
+        privileges.drop_all_but_kill()
+        privileges.check(1 << kernel.CAP_KILL)
         making.filters.init.load()
     except OSError as error:
         raise LayerError.of(Layer.PRIVILEGES, error) from error
@@ -84,11 +86,3 @@ def _tell_started(making: Making) -> None:
     making.status.sendmsg([progress.encode(progress.Started())], ancillary)
     if making.terminal is not None:
         os.close(making.terminal[0])
-
-
-def _reap_until(child: int) -> int:
-    """Reap whatever the pid namespace leaves to its first process; the wait status of `child`."""
-    while True:
-        pid, status = os.wait()
-        if pid == child:
-            return status

@@ -31,6 +31,7 @@ _SECCOMP_SET_MODE_FILTER: Final = 1
 _SECCOMP_GET_ACTION_AVAIL: Final = 2
 
 _CAPABILITY_VERSION_3: Final = 0x20080522
+CAP_KILL: Final = 5
 
 #: Numbers below 424 differ between architectures (asm/unistd_64.h, asm-generic/unistd.h); later ones are
 #: common.
@@ -166,6 +167,13 @@ _CAP_NONE: Final = ctypes.create_string_buffer(24)
 def clear_capabilities() -> None:
     """Empty the effective, permitted and inheritable sets (the ambient set follows)."""
     invoke("capset", _CAP_HEADER, _CAP_NONE)
+
+
+def keep_capability(number: int) -> None:
+    """Empty all sets but for one permitted, effective capability (below 32)."""
+    bit = 1 << number
+    buffer = ctypes.create_string_buffer(struct.pack("6I", bit, bit, 0, 0, 0, 0), 24)
+    invoke("capset", _CAP_HEADER, buffer)
 
 
 def raise_permitted() -> None:

@@ -19,7 +19,6 @@ Invariants: a step that fails stops everything (LayerError); nothing untrusted r
 
 import errno
 import os
-import select
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -98,8 +97,11 @@ def _hold_lifeline(making: Making) -> None:
     kept = {0, 1, 2, making.status.fileno(), making.workspace, *making.stdio}
     kernel.close_all_but(kept if making.stage is None else {*kept, making.stage})
     # The zygote may have died before the signal was armed; getppid() is 0 in here whether it lives or not.
-    # It never speaks to us, so the status socket is readable only at its end.
-    if select.select([making.status], [], [], 0)[0]:
+    try:
+        ended = not making.status.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        ended = False
+    if ended:
         raise LayerError(Layer.LIFELINE, errno.EPIPE, "the zygote ended while the sandbox was made")
 
 

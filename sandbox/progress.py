@@ -1,6 +1,7 @@
-"""Owns: what a sandbox tells its zygote while it is made and when it ends.
+"""Owns: what a sandbox tells its zygote while it is made and when it ends, and what it is told.
 Must not know: the owner's messages (protocol.py).
-Invariants: at most one of each in the order Confined, Started, Ended; Failed ends the story.
+Invariants: at most one of each in the order Confined, Started, Ended; Failed ends the story; Still answers a
+    Freeze.
 Source: DESIGN §9.
 """
 
@@ -37,15 +38,34 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     status: int
 
 
-Progress = Confined | Failed | Started | Ended
+class Still(msgspec.Struct, frozen=True, tag="still"):
+    """The tree stands still, as it was told to."""
+
+
+class Freeze(msgspec.Struct, frozen=True, tag="freeze"):
+    """From the zygote: let the tree stand still."""
+
+
+class Thaw(msgspec.Struct, frozen=True, tag="thaw"):
+    """From the zygote: let it go on."""
+
+
+Progress = Confined | Failed | Started | Ended | Still
+Order = Freeze | Thaw
 
 encode = msgspec.msgpack.Encoder().encode
+_orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _decoder: msgspec.msgpack.Decoder[Progress] = msgspec.msgpack.Decoder(Progress)
 
 
 def decode(packet: bytes) -> Progress:
     """What a sandbox said; its sender is our own code, so a malformed packet is a bug and raises."""
     return _decoder.decode(packet)
+
+
+def decode_order(packet: bytes) -> Order:
+    """What the zygote said."""
+    return _orders.decode(packet)
 
 
 def tell_failure(status: socket.socket, failure: LayerError) -> None:

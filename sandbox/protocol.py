@@ -49,6 +49,18 @@ class Kill(msgspec.Struct, frozen=True, tag="kill", forbid_unknown_fields=True):
     id: int
 
 
+class Freeze(msgspec.Struct, frozen=True, tag="freeze", forbid_unknown_fields=True):
+    """Stop the sandbox's whole tree, or keep it from starting; Frozen follows unless it ends before."""
+
+    id: int
+
+
+class Thaw(msgspec.Struct, frozen=True, tag="thaw", forbid_unknown_fields=True):
+    """Let the tree go on."""
+
+    id: int
+
+
 class Launched(msgspec.Struct, frozen=True, tag="launched", forbid_unknown_fields=True):
     """The command runs. Descriptors: pidfd of the sandbox's first process, [terminal]."""
 
@@ -81,6 +93,12 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", forbid_unknown_fields=Tr
     max_rss_bytes: int
 
 
+class Frozen(msgspec.Struct, frozen=True, tag="frozen", forbid_unknown_fields=True):
+    """Every process of the sandbox stands still, or none has begun and none will before Thaw."""
+
+    id: int
+
+
 class Greet(msgspec.Struct, frozen=True, tag="greet", forbid_unknown_fields=True):
     """Tell me when you serve me."""
 
@@ -91,8 +109,8 @@ class Greeted(msgspec.Struct, frozen=True, tag="greeted", forbid_unknown_fields=
     id: int = 0
 
 
-ToZygote = Launch | Kill | Greet
-ToOwner = Launched | Refused | Exited | Greeted
+ToZygote = Launch | Kill | Freeze | Thaw | Greet
+ToOwner = Launched | Refused | Exited | Frozen | Greeted
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote)

@@ -10,11 +10,12 @@ import errno
 import os
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 
 from . import progress, protocol
 from .layers import Layer, LayerError
-from .protocol import Exited, Launched, Refused
+from .protocol import Exited, Frozen, Launched, Refused
 
 
 @dataclass
@@ -32,11 +33,11 @@ class Tenant:
     killed: bool = False
     wait_status: int | None = None
 
-    def listen(self) -> tuple[Launched, list[int]] | None:
-        """Take in what the sandbox said so far; gives Launched with the terminal's descriptor when it is
-        time.
+    def listen(self) -> list[tuple[Launched | Frozen, list[int]]]:
+        """Take in what the sandbox said so far; gives what the owner is to hear, Launched with the terminal's
+        descriptor.
         """
-        news = None
+        news: list[tuple[Launched | Frozen, list[int]]] = []
         while True:
             try:
                 packet, fds = protocol.receive(self.status)
@@ -45,9 +46,10 @@ class Tenant:
             if not packet:
                 self.ended_speaking = True
                 return news
-            news = self._hear(progress.decode(packet), fds) or news
+            if (one := self._hear(progress.decode(packet), fds)) is not None:
+                news.append(one)
 
-    def _hear(self, said: progress.Progress, fds: list[int]) -> tuple[Launched, list[int]] | None:
+    def _hear(self, said: progress.Progress, fds: list[int]) -> tuple[Launched | Frozen, list[int]] | None:
         match said:
             case progress.Failed():
                 self.failed = self.failed or said
@@ -58,10 +60,17 @@ class Tenant:
             case progress.Started() if self.confined is not None and self.failed is None:
                 self.launched = True
                 return Launched(self.id, self.pid, self.confined.report), fds
+            case progress.Still():
+                return Frozen(self.id), []
             case progress.Started():
                 pass
         protocol.close(fds)
         return None
+
+    def tell(self, order: progress.Order) -> None:
+        """Have PID 1 freeze or thaw the tree; one that is ending needs neither."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # its end is about to be read
+            self.status.send(progress.encode(order))
 
     def kill(self) -> None:
         """Kill PID 1; the kernel kills the rest."""

@@ -22,13 +22,13 @@ from typing import Final, NoReturn
 
 from ..proto import codec, messages
 from ..proto.errors import ProtectionError, ProtocolError
-from . import init, kernel, namespaces, order, protocol, seccomp
+from . import init, kernel, namespaces, order, progress, protocol, seccomp
 from .command import Builtin
 from .kernel import FilterProgram
 from .layers import Layer, LayerError
 from .namespaces import Ids
 from .order import Filters, Making
-from .protocol import Greet, Greeted, Kill, Launch
+from .protocol import Freeze, Greet, Greeted, Kill, Launch, Launched, Thaw
 from .tenant import Tenant, refusal
 
 MAX_SANDBOXES: Final = 128
@@ -235,6 +235,12 @@ class _Server:
                 if identity in self._tenants:
                     self._tenants[identity].kill()
                 protocol.close(fds)
+            case Freeze(identity) | Thaw(identity):
+                if identity in self._tenants:
+                    self._tenants[identity].tell(
+                        progress.Freeze() if isinstance(message, Freeze) else progress.Thaw()
+                    )
+                protocol.close(fds)
             case Greet():
                 protocol.close(fds)
                 self._send(Greeted(), [])
@@ -336,10 +342,8 @@ class _Server:
         return Tenant(launch.id, pid, pidfd, ours)
 
     def _hear_sandbox(self, tenant: Tenant) -> None:
-        news = tenant.listen()
-        if news is not None:
-            launched, terminal = news
-            self._send(launched, [os.dup(tenant.pidfd), *terminal])
+        for message, terminal in tenant.listen():
+            self._send(message, [os.dup(tenant.pidfd), *terminal] if isinstance(message, Launched) else [])
         if tenant.ended_speaking:
             self._unwatch(tenant.status.fileno())
 

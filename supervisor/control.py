@@ -1,4 +1,4 @@
-"""The supervisor's own port: status and stop, for the command line.
+"""The supervisor's own port: status, stop, restart and reload, for the command line.
 
 Owns: the requests and replies of ``run/control.sock``, and both ends of it.
 Must not know: tasks; how a status is gathered.
@@ -34,15 +34,43 @@ class _Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 class Status(_Control, frozen=True, tag="status"):
-    """How is the tree?"""
+    """How is the tree? With ``resources``, also what each process takes, looked at now."""
+
+    resources: bool = False
 
 
 class Stop(_Control, frozen=True, tag="stop"):
     """Drain and end."""
 
 
+class Restart(_Control, frozen=True, tag="restart"):
+    """Restart workers one after the other: of a role, one by its name, or (empty) all.
+
+    Each may take ``drain_s`` to finish what it has begun (null: `supervision.drain_s`); with ``force`` an
+    executor whose commands still run then is restarted all the same.
+    """
+
+    role: str = ""
+    drain_s: float | None = None
+    force: bool = False
+
+
+class Reload(_Control, frozen=True, tag="reload"):
+    """Read the configuration again."""
+
+
+class Progress(_Control, frozen=True, tag="progress"):
+    """How far is a restart or a reload?"""
+
+    number: int
+
+
 class WorkerView(msgspec.Struct, frozen=True):
-    """One worker as a row; ``pid`` is null while there is none."""
+    """One worker as a row; ``pid`` is null while there is none.
+
+    ``phase`` is what its loop does (idle, run, work, sync, start; empty where it has none), ``spare`` whether
+    one of its role is parked, ``enforced`` its confinement in its own words. Resources are as last looked at.
+    """
 
     role: str
     index: int
@@ -50,6 +78,27 @@ class WorkerView(msgspec.Struct, frozen=True):
     epoch: int
     state: str
     restarts: int
+    crashes: int = 0
+    phase: str = ""
+    spare: bool = False
+    enforced: str = ""
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
+    threads: int | None = None
+    open_files: int | None = None
+    serving_s: float | None = None
+    """How long it has served; null while it does not."""
+
+
+class ProcessView(msgspec.Struct, frozen=True):
+    """A process that is no worker: ``supervisor``, ``guardian``, ``nursery``, ``spare ROLE`` (parked)."""
+
+    name: str
+    pid: int
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
+    threads: int | None = None
+    open_files: int | None = None
 
 
 class StatusReply(_Control, frozen=True, tag="status_reply"):
@@ -62,6 +111,15 @@ class StatusReply(_Control, frozen=True, tag="status_reply"):
     client_tcp: str | None
     server_key: str | None
     workers: tuple[WorkerView, ...]
+    processes: tuple[ProcessView, ...] = ()
+    version: str = ""
+    uptime_s: float = 0.0
+    last_crash: str = ""
+    """The last crash of a worker in one line; empty while there was none."""
+    last_crash_s: float | None = None
+    """So many seconds ago."""
+    guardian: int | None = None
+    """Pid of the guardian of a daemon; null in front, and after it was killed."""
 
 
 class Stopping(_Control, frozen=True, tag="stopping"):
@@ -70,16 +128,51 @@ class Stopping(_Control, frozen=True, tag="stopping"):
     pid: int
 
 
+class Begun(_Control, frozen=True, tag="begun"):
+    """It is queued, behind those that run already; ask for its progress by this number."""
+
+    number: int
+
+
+class RollView(msgspec.Struct, frozen=True):
+    """One worker (an executor goes with its zygote) on its way through a restart.
+
+    ``state`` is queued, waiting, draining, retiring, restarting, done, put_off or failed.
+    """
+
+    worker: str
+    state: str
+    note: str = ""
+
+
+class ProgressReply(_Control, frozen=True, tag="progress_reply"):
+    """``state`` is queued, running, done, failed or stopped (a stop of the supervisor came first).
+
+    Of a reload: ``applied`` are the settings that are in force, ``kept`` those that need a restart. ``code``
+    is that of the error, as in proto/errors.py.
+    """
+
+    number: int
+    state: str
+    workers: tuple[RollView, ...] = ()
+    applied: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    error: str = ""
+    code: str = ""
+
+
 class Refused(_Control, frozen=True, tag="refused"):
-    """The request was not understood."""
+    """The request was not understood, or can't be carried out now."""
 
     code: str
     message: str
     expected: str = ""
+    remedy: str = ""
 
 
-Request = Status | Stop
-Reply = StatusReply | Stopping | Refused
+Request = Status | Stop | Restart | Reload | Progress
+Answer = StatusReply | Stopping | Begun | ProgressReply
+Reply = Answer | Refused
 _request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _encode = msgspec.msgpack.Encoder().encode
@@ -106,7 +199,7 @@ def answer(data: bytes, handle: Callable[[Request], Reply]) -> Reply:
         request = _request.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return Refused(
-            code=ProtocolError.code, message=f"not a request: {error}", expected="type status or stop"
+            code=ProtocolError.code, message=f"not a request: {error}", expected="a type such as status"
         )
     return handle(request)
 
@@ -170,7 +263,7 @@ class Server:
         caller.socket.close()
 
 
-def ask(home: Path, request: Request, timeout_s: float = 5.0) -> StatusReply | Stopping:
+def ask(home: Path, request: Request, timeout_s: float = 5.0) -> Answer:
     """Ask the supervisor of a home. Raises UnreachableError, RefusedError, HomeError (too long, closed)."""
     from ..proto.conversation import unreachable  # noqa: PLC0415  a caller's
 
@@ -191,5 +284,5 @@ def ask(home: Path, request: Request, timeout_s: float = 5.0) -> StatusReply | S
     except msgspec.MsgspecError as error:
         raise ProtocolError(f"the supervisor's answer is not understood: {error}") from error
     if isinstance(reply, Refused):
-        raise RefusedError(reply.message, expected=reply.expected)
+        raise RefusedError(reply.message, expected=reply.expected, remedy=reply.remedy)
     return reply

@@ -1,4 +1,4 @@
-"""Starting one incarnation: its descriptors, its message to the nursery, the pairing of executor and zygote.
+"""Starting one incarnation: its descriptors, its start message, the pairing of executor and zygote.
 
 Owns: what is handed to a worker at its start.
 Must not know: why it is started; what happens after.
@@ -33,6 +33,8 @@ class Launcher:
     epochs: Epochs
     listeners: Listeners
     secrets: Secrets
+    kick: int
+    """An eventfd by which workers wake us."""
     _for_executor: dict[int, int] = field(default_factory=dict)
 
     def incarnate(self, child: Child) -> tuple[socket.socket, int]:
@@ -49,7 +51,9 @@ class Launcher:
         daemon.metrics_folder(self.home, child.name, uid)
         fds["log"] = open_log(self.home / "log" / f"{child.name}.log")
         if child.phase_fd is not None:
-            fds["phase"] = child.phase_fd
+            fds |= {"phase": child.phase_fd, "kick": self.kick}
+        if child.trace_fd is not None:
+            fds["trace"] = child.trace_fd
         if role == "gate":
             fds |= self.listeners.of_gate()
         elif role == "brain" and self.secrets.kept:
@@ -65,9 +69,6 @@ class Launcher:
             child.secret,
             str(self.home),
             self.config,
-            uid,
-            uid,
-            os.getpid(),
             tuple(fds),
         )
 
@@ -93,7 +94,7 @@ class Launcher:
         return self._for_executor.pop(index)
 
 
-LENT = frozenset({"phase", "gate", "client", "client_tcp"})
+LENT = frozenset({"phase", "kick", "trace", "gate", "client", "client_tcp"})
 """Descriptors that stay ours after a start; the others are closed once the nursery has them."""
 
 

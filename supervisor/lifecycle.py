@@ -5,8 +5,9 @@ Must not know: how an action is done, strategies, time.
 Invariant: every (state, event) that can happen is in the table; what is not there is a defect and raises.
 Source: s6-supervise's table of state × event; Erlang/OTP supervisor(3).
 
-A child is ``forking`` until the nursery has answered, ``starting`` until it says Ready. Only the group that
-it belongs to decides when a ``dead`` child is asked for again: directly or after a ``backoff``.
+A child is ``forking`` until its process is known (at once where a spare is parked), ``starting`` until it
+says Ready. Only the group that it belongs to decides when a ``dead`` child is asked for again: directly or
+after a ``backoff``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class State(enum.Enum):
     FORKING = "forking"
     STARTING = "starting"
     READY = "ready"
+    RECYCLING = "recycling"
+    """Told to stop, to be started again at once."""
     STOPPING = "stopping"
     CONDEMNED = "condemned"
     """To be stopped or killed as soon as the nursery has told its pid."""
@@ -35,6 +38,7 @@ class Event(enum.Enum):
     FORKED = "forked"
     FORK_FAILED = "fork_failed"
     READY = "ready"
+    RECYCLE = "recycle"
     STOP = "stop"
     KILL = "kill"
     DEADLINE = "deadline"
@@ -51,6 +55,8 @@ class Action(enum.Enum):
     """It died unasked: the group decides."""
     ENDED = "ended"
     """It ended as it was told."""
+    RECYCLED = "recycled"
+    """It ended as it was told, and is to come again."""
 
 
 S, E, A = State, Event, Action
@@ -84,6 +90,13 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (S.READY, E.STOP): (S.STOPPING, (A.SEND_STOP,)),
     (S.READY, E.KILL): (S.STOPPING, (A.KILL,)),
     (S.READY, E.DEADLINE): (S.READY, ()),
+    (S.READY, E.RECYCLE): (S.RECYCLING, (A.SEND_STOP,)),
+    (S.RECYCLING, E.READY): (S.RECYCLING, ()),
+    (S.RECYCLING, E.RECYCLE): (S.RECYCLING, ()),
+    (S.RECYCLING, E.EXITED): (S.DEAD, (A.RECYCLED,)),
+    (S.RECYCLING, E.STOP): (S.STOPPING, ()),  # It has been told already.
+    (S.RECYCLING, E.KILL): (S.STOPPING, (A.KILL,)),
+    (S.RECYCLING, E.DEADLINE): (S.RECYCLING, (A.KILL,)),
     (S.STOPPING, E.READY): (S.STOPPING, ()),  # It crossed our Stop on the way.
     (S.STOPPING, E.EXITED): (S.DEAD, (A.ENDED,)),
     (S.STOPPING, E.STOP): (S.STOPPING, ()),
@@ -91,7 +104,7 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (S.STOPPING, E.DEADLINE): (S.STOPPING, (A.KILL,)),
 }
 
-ALIVE = frozenset({S.FORKING, S.STARTING, S.READY, S.STOPPING, S.CONDEMNED})
+ALIVE = frozenset({S.FORKING, S.STARTING, S.READY, S.RECYCLING, S.STOPPING, S.CONDEMNED})
 """States in which a process exists or may exist."""
 
 

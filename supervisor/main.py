@@ -27,20 +27,25 @@ import prctl
 from .. import __version__
 from ..proto import config as settings
 from ..proto.errors import HomeostatError, ProtectionError
-from . import control, daemon, listeners, metrics
+from . import control, daemon, listeners, metrics, trace
+from .child import Child
 from .ending import Ending, home_error
 from .epochs import Epochs
+from .guarded import Guard
+from .hangs import Hangs
 from .identities import Identities
 from .launch import Launcher
 from .lifecycle import State
-from .liveness import Watch
-from .log import Log, open_log
-from .notify import notify
+from .log import Log
+from .notify import Notifier, fresh, summary
 from .nursery import ENTRY, Nursery
-from .process import children, kill_strays, reap_strays
+from .process import Exit, children, kill_strays, reap_strays
+from .reports import Crash, Reports
 from .secrets import Secrets, troubles
 from .specs import groups
 from .tree import Tree
+from .upkeep import Upkeep
+from .views import Views
 
 LEAVE_S = 1.0
 """Longest wait at the end for processes that have been killed already."""
@@ -48,7 +53,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def run(
-    home: Path, config: settings.Config, *, config_path: Path | None, out: TextIO, entry: str = ENTRY
+    home: Path,
+    config: settings.Config,
+    *,
+    config_path: Path | None,
+    out: TextIO,
+    entry: str = ENTRY,
+    guard: Guard | None = None,
 ) -> int:
     """Run a home until it is told to stop; give the exit code. Prints one line ``ready …`` to ``out``."""
     try:
@@ -58,7 +69,13 @@ def run(
         with contextlib.ExitStack() as stack:
             try:
                 supervisor = _Supervisor(
-                    home, config, out=out, entry=entry, stack=stack, config_path=config_path
+                    home,
+                    config,
+                    out=out,
+                    entry=entry,
+                    stack=stack,
+                    config_path=config_path,
+                    guard=guard or Guard(),
                 )
             except OSError as error:
                 raise home_error(error, home) from error
@@ -117,6 +134,7 @@ class _Signals:
             one.setblocking(False)
         former = {number: signal.signal(number, _noted) for number in SIGNALS}
         former_fd = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # A guardian held SIGHUP back until now.
         try:
             yield cls(read, write)
         finally:
@@ -152,16 +170,20 @@ class _Supervisor:
         entry: str,
         stack: contextlib.ExitStack,
         config_path: Path | None,
+        guard: Guard,
     ) -> None:
         self._home, self._config, self._out = home, config, out
         self._signals = stack.enter_context(_Signals.taken())  # First: a stop must find nothing half made.
         os.umask(0o077)
+        self._guard = guard
+        self._notifier = Notifier.taken(os.environ)
+        stack.callback(self._notifier.close)
         identities = Identities.of(config)
         daemon.prepare(home, identities)
         self._lock = daemon.lock(home)
         stack.callback(os.close, self._lock)
         daemon.write_pid(self._lock)
-        self._log = Log(_opened(stack, home / "log" / "supervisor.log"))
+        self._log = stack.enter_context(contextlib.closing(Log(config.log, home / "log")))
         self._log("info", "start", pid=os.getpid(), home=home, config=config_path, version=__version__)
         for agent, reason in troubles(config):
             self._log("warning", "model_key", agent=agent, reason=reason)
@@ -173,29 +195,59 @@ class _Supervisor:
         prctl.set_child_subreaper(True)
         stack.callback(prctl.set_child_subreaper, False)
         self._selector = stack.enter_context(selectors.DefaultSelector())
-        self._watch = Watch(config.supervision.hung_s)
+        self._hangs = Hangs(config.supervision, self._selector)
+        stack.callback(self._hangs.close)
         self._epochs = Epochs(home / "run" / "epochs", used_before=_has_journal(home))
         self._tree = self._make_tree(identities, entry)
+        self._upkeep = Upkeep(
+            config,
+            config_path,
+            tree=self._tree,
+            renew=self._take_over,
+            selector=self._selector,
+            manager=self._notifier,
+            log=self._log,
+        )
+        self._tree.telling.drained = self._upkeep.on_drained
+        self._reports = Reports(home / "log" / "crashes", self._log, self._secrets)
+        stack.callback(self._reports.close)
+        self._tree.report = self._report
         self._server = control.Server(self._listeners.control, self._selector, self._answer)
         self._selector.register(self._signals.read, selectors.EVENT_READ, self._on_signals)
+        guard.watch(self._selector, self._log)
         self._serve_metrics(stack, scrapes)
+        self._views = Views(home, self._tree, self._listeners, self._metrics_url)
         self._announced = False
-        self._look_s = 0.0
 
     def _make_tree(self, identities: Identities, entry: str) -> Tree:
         data = settings.to_bytes(self._config)
         kin = groups(self._config)
         self._epochs.reserve([str(spec.id) for group in kin for spec in group.members])
         secrets = Secrets.taken(self._config)
-        launcher = Launcher(self._home, data, identities, self._epochs, self._listeners, secrets)
+        launcher = self._launcher = Launcher(
+            self._home, data, identities, self._epochs, self._listeners, secrets, self._hangs.kick
+        )
         return Tree(
             kin,
             self._config.supervision,
             launcher=launcher,
-            make_nursery=lambda: Nursery(self._home, data, secrets.public, entry),
+            make_nursery=lambda: Nursery(self._home, launcher.config, launcher.secrets.public, entry),
             selector=self._selector,
             log=self._log,
         )
+
+    def _take_over(self, config: settings.Config, whole: bool) -> None:
+        """Start workers with this configuration from now on; ``whole``: also nursery and spares are of it."""
+        self._config = config
+        self._launcher.config = settings.to_bytes(config)
+        self._launcher.secrets = Secrets.taken(config)
+        for agent, reason in troubles(config):
+            self._log("warning", "model_key", agent=agent, reason=reason)
+        if whole:
+            try:
+                self._tree.renew()
+            except OSError as error:
+                self._tree.stop(Ending.of(home_error(error, self._home)))
 
     def _serve_metrics(self, stack: contextlib.ExitStack, listener: socket.socket) -> None:
         server = metrics.Server(
@@ -207,14 +259,38 @@ class _Supervisor:
         server.start()
         stack.callback(server.close)
 
+    def _secrets(self) -> list[str]:
+        return list(self._launcher.secrets.kept.values())
+
+    def _report(self, child: Child, exit_: Exit) -> str:
+        """Make the crash report of a child, before its descriptors are given back."""
+        now_s, word = time.monotonic(), child.phase()
+        return self._reports.crashed(
+            Crash(
+                worker=child.name,
+                pid=child.pid,
+                epoch=child.epoch,
+                exit=exit_,
+                reason=child.blame,
+                state=child.state.value,
+                phase=word.name if word is not None else "",
+                subject=word.subject if word is not None else "",
+                lifetime_s=now_s - child.started_at_s,
+                served_s=None if child.ready_at_s is None else now_s - child.ready_at_s,
+                stacks="" if child.trace_fd is None else trace.read(child.trace_fd),
+                log=self._home / "log" / f"{child.name}.log",
+            )
+        )
+
     # -- the loop --------------------------------------------------------------------------------------------
     def serve(self) -> Ending:
         """Start everything, serve until the stop is done."""
         self._tree.start()
-        self._look_s = time.monotonic() + self._watch.every_s
         while self._due_done():
             due_s = self._tree.due_s()
-            wait_s = min(self._look_s, due_s if due_s is not None else self._look_s) - time.monotonic()
+            beat_s = self._notifier.due_s
+            dues = (self._hangs.due_s, due_s, beat_s, self._upkeep.due_s())
+            wait_s = min(one for one in dues if one is not None) - time.monotonic()
             for key, _ in self._selector.select(max(0.0, wait_s)):
                 key.data()
         self._tree.close()
@@ -231,24 +307,31 @@ class _Supervisor:
     def _due_done(self) -> bool:
         """Do what is due; False when the stop is done."""
         now_s = time.monotonic()
-        if now_s >= self._look_s:
+        beat_s = self._notifier.due_s
+        if now_s >= self._hangs.due_s or (beat_s is not None and now_s >= beat_s):
             self._look(now_s)
-            self._look_s = now_s + self._watch.every_s
         self._tree.tick(now_s)
+        self._upkeep.tick(now_s)
         self._say_ready()
+        self._say_status()
+        self._reports.settle()
         return not self._tree.done
 
     def _look(self, now_s: float) -> None:
-        """Look for hangs, and for workers that a signal has stopped."""
-        alive = [child for child in self._tree.children.values() if child.process is not None]
-        hung = self._watch.look(now_s, {child.name: child.phase() for child in alive})
-        for child in alive:
-            stopped_s = child.process.stopped_since_s if child.process else None
-            if child.name in hung:
-                self._tree.kill(child.name, f"no progress for {hung[child.name]:.1f} s")
-            elif stopped_s is not None and now_s - stopped_s >= self._watch.hung_s:
-                self._tree.kill(child.name, f"stopped by a signal for {now_s - stopped_s:.1f} s")
+        """Look after workers, nursery and callers."""
+        found = self._hangs.look(self._tree, now_s)
+        self._tree.look(now_s)
+        stopping = self._tree.ending is not None
+        self._notifier.beat(
+            fresh(ready=self._tree.ready, stopping=stopping, hung=found.hung, stopped=[*found.stopped])
+        )
         self._server.drop_idle(now_s)
+        self._log.look()
+
+    def _say_status(self) -> None:
+        if self._notifier.active:
+            ready = (child.state is State.READY for child in self._tree.children.values())
+            self._notifier.status(summary(ready, stopping=self._tree.ending is not None))
 
     def _say_ready(self) -> None:
         """Say once that everyone serves."""
@@ -261,13 +344,14 @@ class _Supervisor:
             file=self._out,
             flush=True,
         )
-        notify(f"READY=1\nMAINPID={os.getpid()}")
+        self._guard.serving()
+        self._notifier.ready()
         self._log("info", "serving", metrics=self._metrics_url)
 
     def _on_signals(self) -> None:
         numbers = set(self._signals.read.recv(4096))
         if signal.SIGHUP in numbers:
-            self._log("info", "sighup_ignored", reason="settings are read at the start only")
+            self._upkeep.hangup()
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             if self._tree.ending is not None:
                 self._log("warning", "stop_hurried")
@@ -275,9 +359,11 @@ class _Supervisor:
             else:
                 self._stop()
         self._tree.reap()
+        self._hangs.soon()  # SIGCHLD tells of stops too.
 
     def _stop(self) -> None:
-        notify("STOPPING=1")
+        self._guard.stopping()
+        self._notifier.stopping()
         self._tree.stop(Ending(0))
 
     # -- what is shown ---------------------------------------------------------------------------------------
@@ -285,26 +371,13 @@ class _Supervisor:
         if isinstance(request, control.Stop):
             self._stop()
             return control.Stopping(pid=os.getpid())
-        tcp = self._listeners.client_tcp
-        return control.StatusReply(
-            ready=self._tree.ready,
-            pid=os.getpid(),
-            metrics=self._metrics_url,
-            client=f"ipc://{self._listeners.client.getsockname()}",
-            client_tcp=f"tcp://{listeners.address_of(tcp)}" if tcp is not None else None,
-            server_key=_public_key(self._home) if tcp is not None else None,
-            workers=tuple(
-                control.WorkerView(
-                    child.spec.id.role,
-                    child.spec.id.index,
-                    child.pid,
-                    child.epoch,
-                    child.state.value,
-                    child.restarts,
-                )
-                for child in self._tree.children.values()
-            ),
-        )
+        if isinstance(request, control.Restart):
+            return self._upkeep.restart(request)
+        if isinstance(request, control.Reload):
+            return self._upkeep.reload()
+        if isinstance(request, control.Progress):
+            return self._upkeep.progress(request)
+        return self._views.status(self._guard.pid, resources=request.resources)
 
     def _snapshot(self) -> metrics.Snapshot:
         """For the thread of the endpoint: only reads fields that the loop replaces whole."""
@@ -320,19 +393,5 @@ class _Supervisor:
         return metrics.Snapshot(self._tree.ready, __version__, rows, tuple(others))
 
 
-def _opened(stack: contextlib.ExitStack, path: Path) -> int:
-    fd = open_log(path)
-    stack.callback(os.close, fd)
-    return fd
-
-
 def _has_journal(home: Path) -> bool:
     return any((home / "journal").iterdir())
-
-
-def _public_key(home: Path) -> str | None:
-    """The gate's public CURVE key, once the gate has made it."""
-    try:
-        return (home / "keys" / "server.pub").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None

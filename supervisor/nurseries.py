@@ -1,7 +1,7 @@
 """The nursery that lives, and the former ones until they are reaped.
 
-Owns: their processes and sockets; how many in a row came to nothing.
-Must not know: workers, and what follows from a lost nursery.
+Owns: their processes and sockets; when to make the next, and when to give up.
+Must not know: workers.
 Invariant: at most one is asked; every one is reaped once, whoever hears first of its end, we or its socket.
 Source: DESIGN §3 (parentage), §7; waitid(2).
 """
@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ..proto import messages as m
-from .nursery import Answer, Nursery
+from ..proto.errors import ProtocolError
+from .log import Log
+from .nursery import Nursery
 from .process import Exit, Process
-from .restart import Intensity
+from .restart import FAILED_STARTS, Intensity
 
 
 class Nurseries:
@@ -28,14 +30,16 @@ class Nurseries:
         failures: Intensity,
         selector: selectors.BaseSelector,
         heard: Callable[[], None],
+        log: Log,
     ) -> None:
-        self._make = make
+        self.make = make
         self._selector = selector
         self._heard = heard
+        self._log = log
         self._current: Nursery | None = None
         self._gone: list[Process] = []
-        self.failures = failures
-        self.failed_starts = 0
+        self._failures = failures
+        self._failed_starts = 0
         """How many in a row ended by themselves and had forked nobody; one that was killed tells nothing."""
 
     @property
@@ -49,24 +53,40 @@ class Nurseries:
         current = set() if self._current is None else {self._current.process.pid}
         return current | {process.pid for process in self._gone}
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether none comes to serve, or one after the other is killed."""
+        return self._failed_starts >= FAILED_STARTS or self._failures.exceeded
+
     def spawn(self) -> None:
         """Make the next. Raises OSError."""
-        self._current = self._make()
+        self._current = self.make()
         self._selector.register(self._current.socket, selectors.EVENT_READ, self._heard)
+        self._log("info", "nursery", pid=self.pid)
 
-    def ask(self, start: m.WorkerStart, fds: Mapping[str, int]) -> None:
-        """Ask for a worker. Raises OSError."""
+    def replace(self) -> None:
+        """Put a new one in the place of a living one. Raises OSError."""
+        self._retire()
+        self.spawn()
+
+    def ask(self, park: m.Park, start: int) -> None:
+        """Ask for a parked worker. Raises OSError."""
         if self._current is not None:
-            self._current.ask(start, fds)
+            self._current.ask(park, start)
 
-    def hear(self) -> Answer | None:
-        """Give one answer, None at the end of the socket. Raises BlockingIOError, ProtocolError."""
+    def hear(self) -> m.ForkFailed | None:
+        """Give one answer, None at the end of the socket. Raises BlockingIOError."""
         if self._current is None:
             raise BlockingIOError
-        answer = self._current.hear()
-        if answer is not None and isinstance(answer.message, m.Forked):
-            self.failed_starts = 0
-        return answer
+        try:
+            return self._current.hear()
+        except ProtocolError as error:
+            self._log("error", "nursery_malformed", reason=str(error))
+            return None
+
+    def served(self) -> None:
+        """It has forked a worker."""
+        self._failed_starts = 0
 
     def kill(self) -> None:
         """Kill it; the end of its socket will tell."""
@@ -77,28 +97,21 @@ class Nurseries:
         """Take in every death."""
         if self._current is not None and (exit_ := self._current.process.reap(now_s)) is not None:
             self._count(exit_)
-            self._current.hang_up()  # The worker that it had parked ends too, and with it the socket.
         for process in [*self._gone]:
             if (exit_ := process.reap(now_s)) is not None:
                 self._count(exit_)
                 self._gone.remove(process)
                 process.close()
 
-    def _count(self, exit_: Exit) -> None:
-        if exit_.code:
-            self.failed_starts += 1
-
-    def lose(self, now_s: float) -> int | None:
-        """Give up the one whose socket has ended, and its pid."""
-        if (old := self._current) is None:
-            return None
-        self._current = None
-        self._selector.unregister(old.socket)
-        old.close()
-        old.process.kill()
-        self._gone.append(old.process)
-        self.failures = self.failures.failed(now_s)
-        return old.process.pid
+    def lose(self, now_s: float) -> None:
+        """Give up the one whose socket has ended, and make another. Raises OSError."""
+        if self._current is None:
+            return
+        self._log("warning", "nursery_lost", pid=self.pid)
+        self._failures = self._failures.failed(now_s)
+        self._retire()
+        if not self.hopeless:
+            self.spawn()
 
     def close(self) -> None:
         """Let the last one end."""
@@ -108,6 +121,19 @@ class Nurseries:
         self._selector.unregister(last.socket)
         last.close()
         last.process.kill()
-        with contextlib.suppress(ChildProcessError):  # Reaped already, and a parked worker held its socket.
+        with contextlib.suppress(ChildProcessError):  # Reaped already.
             os.waitid(os.P_PIDFD, last.process.pidfd, os.WEXITED)
         last.process.close()
+
+    def _retire(self) -> None:
+        if (old := self._current) is None:
+            return
+        self._current = None
+        self._selector.unregister(old.socket)
+        old.close()
+        old.process.kill()
+        self._gone.append(old.process)
+
+    def _count(self, exit_: Exit) -> None:
+        if exit_.code:
+            self._failed_starts += 1

@@ -1,40 +1,28 @@
-"""The supervisor's end of the nursery: spawn it, ask it for workers, hear of them.
+"""The supervisor's end of the nursery: spawn it, ask it for parked workers.
 
 Owns: the nursery's process and the socket to it.
 Must not know: what becomes of a worker; nothing of `workers` is imported, it is started by name.
-Invariant: the socket's end means that nobody can still answer: neither nursery nor parked worker.
+Invariant: only the nursery holds the other end: its end of the socket is its end.
 Source: posix_spawn(3) (no copy of our memory is ever made), unix(7) SCM_RIGHTS.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..proto import codec
 from ..proto import messages as m
-from ..proto.errors import ProtocolError
 from .log import open_log
 from .process import Process
 
 MODULE = "homeostat.workers.nursery"
-ENTRY = "homeostat.workers.entry:main"
+ENTRY = "homeostat.workers.entry:arm"
 LOG = "log/nursery.log"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One word of the nursery; with `Forked` comes a pidfd."""
-
-    message: m.Forked | m.ForkFailed
-    pidfd: int | None
 
 
 class Nursery:
@@ -57,36 +45,26 @@ class Nursery:
             os.close(settings)
             os.close(log)
 
-    def ask(self, start: m.WorkerStart, fds: Mapping[str, int]) -> None:
-        """Ask for a worker; a nursery that is dying says so by the end of its socket. Raises OSError."""
+    def ask(self, park: m.Park, start: int) -> None:
+        """Ask for a parked worker; a dying nursery says so by the end of its socket. Raises OSError."""
         try:
-            socket.send_fds(self.socket, [codec.encode(start)], [fds[name] for name in start.fds])
+            socket.send_fds(self.socket, [codec.encode(park)], [start])
         except (BrokenPipeError, ConnectionResetError):
             return
         except BlockingIOError:
-            self.process.kill()  # It has not read for a whole buffer of starts: it will be made anew.
+            self.process.kill()  # It has not read for a whole buffer of questions: it will be made anew.
 
-    def hear(self) -> Answer | None:
-        """Give one answer, None at the end of the socket. Raises BlockingIOError when there is none."""
+    def hear(self) -> m.ForkFailed | None:
+        """Give one answer, None at the end of the socket. Raises BlockingIOError, ProtocolError."""
         try:
-            data, fds, _, _ = self._receive()
+            data = self.socket.recv(codec.CONTROL_LIMIT_BYTES)
         except ConnectionResetError:
             # It died with questions unread; the kernel tells this once, before the answers that still wait.
-            data, fds, _, _ = self._receive()
+            data = self.socket.recv(codec.CONTROL_LIMIT_BYTES)
         if not data:
             return None
-        message: m.Forked | m.ForkFailed = codec.FROM_NURSERY.decode(data)
-        if isinstance(message, m.Forked) != (len(fds) == 1):
-            raise ProtocolError(f"{type(message).__name__} with {len(fds)} descriptors")
-        return Answer(message, fds[0] if fds else None)
-
-    def _receive(self) -> tuple[bytes, list[int], int, Any]:
-        return socket.recv_fds(self.socket, codec.CONTROL_LIMIT_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
-
-    def hang_up(self) -> None:
-        """Ask nothing more: a parked worker that still waits for a start ends by this."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
+        message: m.ForkFailed = codec.FROM_NURSERY.decode(data)
+        return message
 
     def close(self) -> None:
         """Give up the socket: a living nursery ends by this."""

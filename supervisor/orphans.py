@@ -23,7 +23,7 @@ def hold_back(kin: Kin, known: set[int], now_s: float, log: Log) -> None:
         return
     if not (left := kill_inits(known)):
         return
-    if now_s < kin.intensity.failures_s[-1] + PATIENCE_S:
+    if now_s < kin.fell_s + PATIENCE_S:
         kin.due_s = now_s + _LOOK_S
     else:
         log("error", "orphans", group=kin.group.name, pids=",".join(map(str, left)))

@@ -2,8 +2,8 @@
 
 Owns: signalling and reaping without the races of pid numbers.
 Must not know: what the process does.
-Invariant: a process is signalled and reaped by pidfd only; after reaping the descriptor is closed.
-Source: pidfd_open(2), pidfd_send_signal(2), waitid(2) (P_PIDFD, Linux 5.4).
+Invariant: a process is signalled and awaited by pidfd only; its pid is used once, to reap what has ended.
+Source: pidfd_open(2), pidfd_send_signal(2), waitid(2) (P_PIDFD, Linux 5.4), wait4(2) for the resource use.
 """
 
 from __future__ import annotations
@@ -16,11 +16,25 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a process used in its life, with those of its own children that it has reaped: getrusage(2)."""
+
+    user_s: float
+    system_s: float
+    max_rss_bytes: int
+    minor_faults: int
+    major_faults: int
+    voluntary_switches: int
+    involuntary_switches: int
+
+
+@dataclass(frozen=True)
 class Exit:
-    """How a process ended."""
+    """How a process ended; ``usage`` is None where nobody could be asked."""
 
     code: int | None = None
     signal: int | None = None
+    usage: Usage | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -49,27 +63,52 @@ class Process:
         self.send(signal.SIGKILL)
 
     def reap(self, now_s: float) -> Exit | None:
-        """Give how it ended, or None while it lives; notes when it was stopped by a signal."""
+        """Give how it ended, or None while it lives; notes when it was stopped by a signal.
+
+        Its end is looked at first and taken by wait4(2), which alone tells the resource use: it knows pids
+        only, and the pid of a process that nobody has reaped is its own.
+        """
         flags = os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOHANG
         while True:
             try:
-                result = os.waitid(os.P_PIDFD, self.pidfd, flags)
+                seen = os.waitid(os.P_PIDFD, self.pidfd, flags | os.WNOWAIT)
+                if seen is not None and seen.si_code in (os.CLD_STOPPED, os.CLD_CONTINUED):
+                    self._take_stop(now_s)
+                    continue
+                return None if seen is None else _taken(self.pid)
             except ChildProcessError:
                 return Exit()
-            if result is None:
-                return None
-            if result.si_code == os.CLD_STOPPED:
-                self.stopped_since_s = now_s
-            elif result.si_code == os.CLD_CONTINUED:
-                self.stopped_since_s = None
-            elif result.si_code == os.CLD_EXITED:
-                return Exit(code=result.si_status)
-            elif result.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-                return Exit(signal=result.si_status)
+
+    def _take_stop(self, now_s: float) -> None:
+        """Note that it was stopped or continued."""
+        # It may have died since the look: without WEXITED its zombie counts as no child (kernel/exit.c).
+        with contextlib.suppress(ChildProcessError):
+            taken = os.waitid(os.P_PIDFD, self.pidfd, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+            if taken is not None:
+                self.stopped_since_s = now_s if taken.si_code == os.CLD_STOPPED else None
 
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self.pidfd)
+
+
+def _taken(pid: int) -> Exit | None:
+    """Reap an ended child; None if it is not to be had yet. Raises ChildProcessError."""
+    taken, status, used = os.wait4(pid, os.WNOHANG)
+    if taken == 0:
+        return None
+    usage = Usage(
+        used.ru_utime,
+        used.ru_stime,
+        used.ru_maxrss << 10,
+        used.ru_minflt,
+        used.ru_majflt,
+        used.ru_nvcsw,
+        used.ru_nivcsw,
+    )
+    if os.WIFSIGNALED(status):
+        return Exit(signal=os.WTERMSIG(status), usage=usage)
+    return Exit(code=os.WEXITSTATUS(status), usage=usage)
 
 
 def children() -> set[int]:

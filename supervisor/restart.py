@@ -1,6 +1,7 @@
-"""Pure decisions about restarts: whom, how often, after how long.
+"""Pure decisions about restarts: whom, when, how often, after how long.
 
-Owns: the three strategies, restart intensity, backoff, and when another restart is pointless.
+Owns: the three strategies, the three kinds of children, restart intensity, backoff, and when another restart
+    is pointless.
 Must not know: processes, the clock, the random source (both are arguments).
 Invariant: more than ``intensity`` failures escalate, within ``period_s`` or in a row, however far apart the
     backoff has put them; the first restart waits for nothing.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
-from .specs import Strategy
+from .specs import Restart, Strategy
 
 T = TypeVar("T")
 FAILED_STARTS = 3
@@ -32,6 +33,19 @@ def affected(strategy: Strategy, members: Sequence[T], failed: T) -> tuple[T, ..
             return tuple(members[at:])
         case _:
             assert_never(strategy)
+
+
+def again(restart: Restart, code: int | None) -> bool:
+    """Whether a child that ended by itself is started again; ``code`` is None where a signal ended it."""
+    match restart:
+        case Restart.PERMANENT:
+            return True
+        case Restart.TRANSIENT:
+            return code != 0
+        case Restart.TEMPORARY:
+            return False
+        case _:
+            assert_never(restart)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import prctl
 
+from ..proto.config import Config
 from ..proto.errors import ProtectionError
+from ..proto.ids import Role
 from ..sandbox import kernel, landlock, seccomp
 from ..sandbox.landlock import ALL, DEVICE, READ, Rights
 from ..sandbox.layers import LayerError
-from .runtime import Context
 
 POLICIES = {
     "gate": "worker_local.toml",
@@ -47,44 +48,42 @@ def prepare() -> None:
         program(role)
 
 
-def apply(context: Context) -> str:
+def apply(role: Role, home: Path, config: Config) -> str:
     """Give up everything but the role's powers; say what was enforced. Raises ProtectionError."""
-    privileged_executor = context.role == "executor" and _in_own_user_namespace()
+    privileged_executor = role == "executor" and _in_own_user_namespace()
     try:
-        if context.role == "executor" and not privileged_executor:
-            _hide([str(context.home / name) for name in _HIDDEN_FROM_EXECUTOR])
+        if role == "executor" and not privileged_executor:
+            _hide([str(home / name) for name in _HIDDEN_FROM_EXECUTOR])
         kernel.set_no_new_privs()
         if (
             not privileged_executor
         ):  # It has its four of its own namespace left, and nothing else: identity.py.
             _drop_capabilities()
         version = landlock.restrict(
-            rules(context), connect_ports=None if context.role == "brain" else [], bind_ports=[]
+            rules(role, home, config), connect_ports=None if role == "brain" else [], bind_ports=[]
         )
-        seccomp.load(program(context.role))
+        seccomp.load(program(role))
         kernel.set_dumpable(False)
     except (OSError, LayerError) as error:
         raise ProtectionError(
-            f"{context.role}.{context.index} can't be confined: {error}",
+            f"the {role} can't be confined: {error}",
             remedy="`homeostat doctor` shows what this kernel can give.",
         ) from error
-    if version == 0 and "landlock" not in context.config.sandbox.may_be_missing:
+    if version == 0 and "landlock" not in config.sandbox.may_be_missing:
         raise ProtectionError(
             "this kernel has no Landlock",
             remedy="Boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… "
             'or write sandbox.may_be_missing = ["landlock"] into the configuration.',
         )
-    return f"landlock{version}+seccomp:{seccomp.digest(program(context.role))[:8]}"
+    return f"landlock{version}+seccomp:{seccomp.digest(program(role))[:8]}"
 
 
-def rules(context: Context) -> list[tuple[int | str, Rights]]:
+def rules(role: Role, home: Path, config: Config) -> list[tuple[int | str, Rights]]:
     """The folders that a role may use; Landlock refuses all others."""
-    home = context.home
     found: list[tuple[int | str, Rights]] = [(path, READ) for path in _interpreter()]
     found += [(path, DEVICE) for path in ("/dev/null", "/dev/urandom", "/dev/random") if os.path.exists(path)]
     found += [(str(home / "run" / "metrics"), ALL)]
-    config = context.config
-    match context.role:
+    match role:
         case "gate":
             found += [(str(home / "journal"), ALL), (str(home / "keys"), ALL)]
             found += [(path, READ) for path in config.policy.files if os.path.exists(path)]

@@ -1,6 +1,6 @@
-"""Where a forked worker begins: confine, then become one's role.
+"""Where a parked worker gives up its powers, and where it begins once it has its start.
 
-Owns: which module is which role, and what the nursery imports ahead.
+Owns: which module is which role, what the nursery imports ahead, what a parked worker makes ahead.
 Must not know: forks, pids, who restarts whom.
 Invariant: confinement comes before the first thread: Landlock and seccomp bind only the calling thread and
     those it starts later, and a ZeroMQ context starts threads.
@@ -13,21 +13,24 @@ import codecs
 import contextlib
 import importlib
 import os
-import signal
+import socket
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import prctl
+import zmq
 
 from ..proto.config import Config, from_bytes
 from ..proto.errors import ConfigError, ProtectionError
-from ..proto.messages import WorkerStart
+from ..proto.messages import Park, WorkerStart
 from ..sandbox import zygote
 from ..sandbox.namespaces import Ids
-from . import confine
+from . import confine, tracing
 from .executor.tools.files import BUILTINS
 from .identity import COMMAND_OFFSET, SETUP_OFFSET
+from .parking import Begin
 from .runtime import Context, Supervised, run
 
 SHELLS = {
@@ -38,6 +41,22 @@ SHELLS = {
 }
 BACKGROUND_NICE = 10
 """Memory follows behind; it must not take the processor from those who are waited for."""
+
+
+@dataclass(frozen=True)
+class Warm:
+    """What a parked worker has made ahead."""
+
+    home: Path
+    enforced: str
+    zmq: zmq.Context[Any]
+
+
+def zeromq() -> zmq.Context[Any]:
+    """Make a ZeroMQ context whose threads run already: they start with its first socket."""
+    context: zmq.Context[Any] = zmq.Context(io_threads=1)
+    context.socket(zmq.PAIR).close()
+    return context
 
 
 def preload(config: Config) -> None:
@@ -58,17 +77,39 @@ def preload(config: Config) -> None:
         importlib.import_module(f"{__package__}.gate.law").pipeline_of(config)
 
 
-def main(start: WorkerStart, fds: dict[str, int]) -> NoReturn:
-    """Be this worker."""
-    config = from_bytes(start.config)
-    if start.role == "zygote":
-        _zygote(fds, config)
+def arm(park: Park, config: Config) -> Begin:
+    """Give up the role's powers, make what needs no state; give what becomes this worker."""
+    if park.role == "zygote":
+        # It is not confined as workers are: it makes the confinement of commands.
+        return lambda _start, fds: _zygote(fds, config)
     # Another user than ours may not pass through the folders above; the nursery changed into the home.
-    home = Path(start.home) if start.uid is None else Path()
-    context = Context(start.role, start.index, start.epoch, start.secret, home, start.home, config, fds)
-    _confine(context, start.supervisor_pid)
-    if start.role == "memory":
+    home = Path(park.home) if park.uid is None else Path()
+    try:
+        enforced = confine.apply(park.role, home, config)
+    except ProtectionError as error:
+        return partial(_unprotected, error)
+    if park.role == "memory":
         os.nice(BACKGROUND_NICE)
+    warm = Warm(home, enforced, zeromq())
+    return lambda start, fds: _begin(warm, start, fds)
+
+
+def _begin(warm: Warm, start: WorkerStart, fds: dict[str, int]) -> NoReturn:
+    """Be this worker."""
+    tracing.enable(fds)
+    context = Context(
+        start.role,
+        start.index,
+        start.epoch,
+        start.secret,
+        warm.home,
+        start.home,
+        from_bytes(start.config),
+        fds,
+        warm.enforced,
+        warm.zmq,
+    )
+    print(f"{start.role}.{start.index} epoch {start.epoch} confined: {warm.enforced}", flush=True)
     shell = importlib.import_module(f"{__package__}.{SHELLS[start.role]}")
     if start.role == "gate":
         shell.main(context)
@@ -76,21 +117,13 @@ def main(start: WorkerStart, fds: dict[str, int]) -> NoReturn:
     run(context, shell.make)
 
 
-def _confine(context: Context, supervisor_pid: int) -> None:
-    try:
-        enforced = confine.apply(context)
-    except ProtectionError as error:
-        Supervised(context).fatal(error)
-        sys.exit(error.exit_code)
-    # A change of credentials clears PDEATHSIG (prctl(2)): arm it again, then look whether the parent lives.
-    prctl.set_pdeathsig(signal.SIGKILL)
-    if os.getppid() != supervisor_pid:
-        sys.exit("the supervisor is gone")
-    print(f"{context.role}.{context.index} epoch {context.epoch} confined: {enforced}", flush=True)
+def _unprotected(error: ProtectionError, _start: WorkerStart, fds: dict[str, int]) -> NoReturn:
+    """What the kernel does not give is told by a worker that is wanted: the supervisor stops with it."""
+    Supervised(socket.socket(fileno=fds["control"])).fatal(error)
+    sys.exit(error.exit_code)
 
 
 def _zygote(fds: dict[str, int], config: Config) -> NoReturn:
-    """The zygote is not confined as workers are: it makes the confinement of commands."""
     base = config.users.base
     ids = Ids(base + SETUP_OFFSET, base + COMMAND_OFFSET) if os.geteuid() == 0 else Ids(os.geteuid())
     zygote.main(fds["control"], fds["owner"], ids, BUILTINS)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import prctl
 
+EXECUTOR_OFFSET = 3
+"""Added to ``users.base``; the supervisor numbers all roles (supervisor/identities.py)."""
 SETUP_OFFSET = 10
 COMMAND_OFFSET = 11
 """Added to ``users.base``: who sets sandboxes up, and whom commands run as."""

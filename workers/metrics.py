@@ -11,6 +11,7 @@ zero, and two incarnations of one ``role.index`` never run at the same time.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import sys
@@ -24,10 +25,34 @@ if "prometheus_client" not in sys.modules:
         sys.modules["prometheus_client"] = importlib.util.module_from_spec(_spec)
 
 from prometheus_client import values
-from prometheus_client.metrics import Counter, Histogram
+from prometheus_client.metrics import Counter, Gauge, Histogram
+
+from ..proto.errors import DiskFullError
 
 COMMIT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 CALL_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0)
+
+
+KINDS = ("counter", "histogram", "gauge_sum")
+"""Each has a file; a gauge's is named after its way of being added up as well."""
+FILE_BYTES = 1 << 16
+"""prometheus_client's own first size."""
+
+
+def _reserve(path: Path) -> None:
+    """Take the file's room now: a write into a mapped hole of a full disk would be a SIGBUS."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, FILE_BYTES)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise DiskFullError(
+            f"{path}: no space left for metrics", remedy="Make room on the disk of the home."
+        ) from error
 
 
 class Metrics:
@@ -37,9 +62,12 @@ class Metrics:
     """
 
     def __init__(self, home: Path, role: str, index: int) -> None:
-        """Keep the values in ``run/metrics/role.index``, which the supervisor has made."""
+        """Keep the values in ``run/metrics/role.index``, made by the supervisor. Raises DiskFullError."""
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(home / "run" / "metrics" / f"{role}.{index}")
         name = f"{role}.{index}"
+        folder = home / "run" / "metrics" / name
+        for kind in KINDS:
+            _reserve(folder / f"{kind}_{name}.db")
         values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
 
     @cached_property
@@ -94,6 +122,19 @@ class Metrics:
         """Times that the reflection gate spoke."""
         return _counter(
             "system_events", "System events that the reflection gate put in place of observations."
+        )
+
+    @cached_property
+    def dead_letters(self) -> Counter:
+        """What was dropped, by ``reason``."""
+        return _counter("dead_letters", "Messages that were dropped.", "reason")
+
+    @cached_property
+    def frozen(self) -> Gauge:
+        """Freezes in force by ``scope``: ``all``, ``agent``, ``tool``."""
+        # "sum": of the one gate; its file outlives it, so what is frozen is shown while a gate restarts.
+        return Gauge(
+            "homeostat_frozen", "Freezes in force.", ("scope",), registry=None, multiprocess_mode="sum"
         )
 
     @cached_property

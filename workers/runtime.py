@@ -27,8 +27,10 @@ from ..proto import messages as m
 from ..proto.config import Config
 from ..proto.errors import HomeostatError, ProtocolError
 from ..proto.ids import Role, identity
-from ..proto.transport import dealer, drain
-from .phase import Phase, PhaseWord
+from ..proto.subjects import subject_of
+from ..proto.transport import Waiter, dealer, drain
+from .letters import Dropped
+from .phase import BULKY_BYTES, Phase, PhaseWord
 
 LAST_WORDS_MS = 200
 """At an orderly end: how long what was sent last may take to leave."""
@@ -54,6 +56,10 @@ class Context:
     """The home folder's absolute path, for people and for other processes."""
     config: Config
     fds: dict[str, int]
+    enforced: str = ""
+    """The confinement that this process holds."""
+    zmq: zmq.Context[Any] = field(default_factory=zmq.Context)
+    """Made while it was parked, with its threads."""
 
     @property
     def control(self) -> socket.socket:
@@ -117,11 +123,11 @@ class Worker(Protocol):
 class Supervised:
     """A worker's side of its control socket to the supervisor."""
 
-    def __init__(self, context: Context) -> None:
-        self.socket = context.control
+    def __init__(self, control: socket.socket) -> None:
+        self.socket = control
         self.socket.setblocking(False)
 
-    def say(self, message: m.Ready | m.Fatal | m.KillWorker) -> None:
+    def say(self, message: m.ToSupervisor) -> None:
         """Tell the supervisor."""
         self.socket.send(codec.encode(message))
 
@@ -147,13 +153,15 @@ class Loop:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._supervised = Supervised(context)
+        self._supervised = Supervised(context.control)
         self._link: link.Link[Any, Any] = link.Link(context.epoch)
+        self._dropped = Dropped(self._link.post)
         self._timers = Timers()
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = zmq.Poller()
-        self._phase = PhaseWord.attach(context.fds["phase"])
-        self._zmq = zmq.Context(io_threads=1)
+        self._waiter = Waiter(self._poller)
+        self.phase = PhaseWord.attach(context.fds)
+        self._zmq = context.zmq
         self._gate = dealer(
             self._zmq,
             f"ipc://{context.home}/run/gate.sock",
@@ -189,7 +197,7 @@ class Loop:
 
     def ready(self) -> None:
         """Tell the supervisor that this worker serves."""
-        self._supervised.say(m.Ready())
+        self._supervised.say(m.Ready(self._context.enforced))
 
     def fatal(self, error: HomeostatError) -> NoReturn:
         """Tell the supervisor that no restart will help, and end."""
@@ -207,9 +215,9 @@ class Loop:
         self._hello()
         while not self._finished:
             self._flush()
-            self._phase.write(Phase.IDLE)
-            events = self._poller.poll(self._timeout_ms())
-            self._phase.write(Phase.RUN)
+            self.phase.write(Phase.IDLE)
+            events = self._waiter.poll(self._timeout_ms())
+            self.phase.write(Phase.RUN)
             self._read_gate()
             for source, _ in events:
                 if source == self._supervised.socket.fileno():
@@ -245,10 +253,12 @@ class Loop:
 
     def _read_gate(self) -> None:
         for parts in drain(self._gate):
+            phase = Phase.WORK if len(parts[-1]) > BULKY_BYTES else Phase.RUN
+            self.phase.write(phase)
             try:
                 frame = link.decode_to_worker(parts[-1])
             except ProtocolError as error:
-                print(f"dropped a frame of the gate: {error}", file=sys.stderr)
+                self._dropped.tell("undecodable", parts[-1], detail=str(error))
                 continue
             if isinstance(frame, m.Welcome):
                 self._welcomed(frame)
@@ -256,6 +266,8 @@ class Loop:
             if not self._welcome_gate:
                 continue  # A dead gate's last words; its acks would change the numbering of our Hello.
             for message in self._link.receive(frame, time.monotonic()):
+                self.phase.write(phase)
+                self.phase.subject(subject_of(message))
                 self._served.on_message(message)
             self._link.acknowledge(time.monotonic())
 
@@ -267,6 +279,7 @@ class Loop:
                     self._hello()
             elif isinstance(message, m.Stop):
                 self._served.on_stop(message.deadline_s)
+            # A Ping asks for a sign of life: having been woken by it is one (the phase word).
 
     def _hello(self) -> None:
         """Greet, and again until welcomed: the gate may not be there yet."""

@@ -138,6 +138,26 @@ def _worker_started(data: dict[str, Any]) -> str:
     return f"{data.get('role')}.{data.get('index')} started, epoch {data.get('epoch')}"
 
 
+def _quarantined(data: dict[str, Any]) -> str:
+    subject, worker = brief(str(data.get("subject")), 60), brief(str(data.get("worker")), 40)
+    return f"quarantined: {subject}, at hand at {data.get('crashes')} crashes of {worker}"
+
+
+def _frozen(data: dict[str, Any]) -> str:
+    return _plug("frozen", data)
+
+
+def _thawed(data: dict[str, Any]) -> str:
+    return _plug("thawed", data)
+
+
+def _plug(done: str, data: dict[str, Any]) -> str:
+    scope, name, reason = (str(data.get(field, "")) for field in ("scope", "name", "reason"))
+    what = f"{scope} {brief(name, 60)}" if name else "everything"
+    said = f"{done} by {brief(str(data.get('by')), 40)}: {what}"
+    return f"{said} ({brief(reason)})" if reason else said
+
+
 def _unknown(data: dict[str, Any]) -> str:
     return brief(", ".join(f"{key}={value}" for key, value in data.items()))
 
@@ -155,4 +175,7 @@ _KINDS = {
     "model_failed": _model_failed,
     "gate_started": _gate_started,
     "worker_started": _worker_started,
+    "quarantined": _quarantined,
+    "frozen": _frozen,
+    "thawed": _thawed,
 }

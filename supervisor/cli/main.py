@@ -22,15 +22,23 @@ from .text import ReaderGoneError
 
 COMMANDS = {
     "run": "run",
+    "start": "start",
     "stop": "stop",
+    "restart": "restart",
+    "reload": "reload",
     "status": "status",
+    "top": "top",
     "submit": "submit",
     "watch": "watch",
     "tasks": "tasks",
     "show": "tasks",
     "cancel": "tasks",
     "resolve": "tasks",
+    "freeze": "freeze",
+    "thaw": "freeze",
     "trace": "trace",
+    "letters": "letters",
+    "crashes": "crashes",
     "doctor": "doctor",
 }
 

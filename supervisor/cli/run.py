@@ -8,13 +8,12 @@ Source: DESIGN §7, §13.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from ...proto.config import load
-from ..main import run as run_supervisor
+from ..program import become
 from .settings import Settings, common
 
 
@@ -27,10 +26,10 @@ from .settings import Settings, common
 )
 @common(json=False)
 @click.pass_obj
-def run(settings: Settings, config_path: Path | None) -> int:
+def run(settings: Settings, config_path: Path | None) -> None:
     """Run the supervisor in front.
 
     A line that begins with `ready` is printed when all workers serve. SIGTERM drains and exits 0.
     """
-    config = load(config_path)
-    return int(run_supervisor(settings.home, config, config_path=config_path, out=sys.stdout) or 0)
+    load(config_path)  # What is wrong with it is told here, by the one who was asked.
+    become(settings.home, config_path)

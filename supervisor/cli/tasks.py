@@ -60,7 +60,7 @@ def tasks(settings: Settings, status: str, limit: int) -> None:
                 row.status,
                 str(row.steps),
                 row.agent,
-                _when(row.accepted_at_ns),
+                when(row.accepted_at_ns),
                 brief(row.objective, 60),
             )
             for row in rows
@@ -143,7 +143,7 @@ def _print_status(settings: Settings, task: str, status: str) -> None:
 def _print_task(row: wire.TaskView) -> None:
     say(f"{row.task}  {row.status}" + (f": {brief(row.reason)}" if row.reason else ""))
     say(f"  objective  {brief(row.objective, 200)}")
-    say(f"  agent      {row.agent}, accepted {_when(row.accepted_at_ns)}")
+    say(f"  agent      {row.agent}, accepted {when(row.accepted_at_ns)}")
     say(f"  workspace  {printable(row.workspace)}")
     for key in row.in_doubt:
         which = f" --key {key}" if len(row.in_doubt) > 1 else ""
@@ -191,5 +191,6 @@ def _indent(text: str, by: str = "    ") -> str:
     return "\n".join(by + printable(line) for line in text.splitlines())
 
 
-def _when(at_ns: int) -> str:
+def when(at_ns: int) -> str:
+    """A time of the journal, here and to the second."""
     return datetime.fromtimestamp(at_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")

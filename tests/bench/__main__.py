@@ -1,23 +1,21 @@
 """``make bench``: every figure that homeostat is held to, beside peers in the same run where one exists.
 
-Owns: which benchmarks there are, and the peers' own environment.
+Owns: which benchmarks there are.
 Must not know: what each one measures.
-Invariant: nothing of a peer is installed into the project's environment.
+Invariant: exits 1 when a bound was missed.
 Source: issue 2 "Speed and memory".
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from tests.bench import durable, growth, idle, restart
+from tests.bench.installed import peers_python
 from tests.bench.stand import machine
 
-ROOT = Path(__file__).resolve().parents[2]
 ALL = ("durable", "restart", "idle", "growth")
 
 
@@ -34,7 +32,7 @@ def main() -> None:
     found: list[str] = []
     for name in options.names or ALL:
         if name == "durable":
-            found += durable.run(options.dir, None if options.no_peers else _peers(), options.rounds)
+            found += durable.run(options.dir, None if options.no_peers else peers_python(), options.rounds)
         elif name == "restart":
             found += restart.run(options.dir, options.kills)
         elif name == "idle":
@@ -44,26 +42,6 @@ def main() -> None:
     for line in found:
         print(f"bound missed: {line}", flush=True)
     sys.exit(1 if found else 0)
-
-
-def _peers() -> Path:
-    """The peers' own environment, made at the first use from requirements/peers.txt."""
-    place = ROOT / ".venv-peers"
-    python = place / "bin" / "python"
-    stamp = place / "stamp"
-    lock = ROOT / "requirements" / "peers.txt"
-    if not stamp.exists() or stamp.read_text() != lock.read_text():
-        print("installing the peers into .venv-peers ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
-        with tempfile.TemporaryFile() as log:
-            subprocess.run(
-                [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)],
-                check=True,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        stamp.write_text(lock.read_text())
-    return python
 
 
 if __name__ == "__main__":

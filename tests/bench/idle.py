@@ -13,33 +13,35 @@ from pathlib import Path
 from tests.bench.stand import Stand, missed, stand
 
 WINDOW_S = 20.0
+MOST_PSS_MB = 80
 
 
-def run(folder: Path) -> list[str]:
+def run(folder: Path, *, most_wakeups: float = 5, window_s: float = WINDOW_S) -> list[str]:
     """Print PSS and wakeups a second, per process and in all; give the bounds missed."""
     with stand(folder) as homeostat:
         homeostat.run_plan(1, 10)
         time.sleep(3)
         before = _wakeups(homeostat)
-        time.sleep(WINDOW_S)
+        time.sleep(window_s)
         after = _wakeups(homeostat)
-        print("idle tree (bounds: 80 MB PSS, 5 wakeups a second)")
+        print(f"idle tree (bounds: {MOST_PSS_MB} MB PSS, {most_wakeups:g} wakeups a second)")
         total_kb = total_wakeups = 0.0
         for process in homeostat.processes():
-            kb = _pss_kb(process.pid)
-            wakeups = (after.get(process.pid, 0) - before.get(process.pid, 0)) / WINDOW_S
+            kb = pss_kb(process.pid)
+            wakeups = (after.get(process.pid, 0) - before.get(process.pid, 0)) / window_s
             total_kb += kb
             total_wakeups += wakeups
             name = " ".join(process.cmdline()).strip(" \0")[-40:]
             print(f"  {process.pid:<8} {name:<42} PSS {kb / 1024:6.1f} MB   wakeups/s {wakeups:.2f}")
         print(f"  in all: PSS {total_kb / 1024:.1f} MB, {total_wakeups:.2f} wakeups/s", flush=True)
     return [
-        *missed("MB of PSS, idle", total_kb / 1024, most=80),
-        *missed("wakeups a second, idle", total_wakeups, most=5),
+        *missed("MB of PSS, idle", total_kb / 1024, most=MOST_PSS_MB),
+        *missed("wakeups a second, idle", total_wakeups, most=most_wakeups),
     ]
 
 
-def _pss_kb(pid: int) -> int:
+def pss_kb(pid: int) -> int:
+    """Give the proportional memory of a process."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])

@@ -39,6 +39,14 @@ name = "default"
 [agent.limits]
 max_steps = 200000
 """
+PROGRAM = """
+import sys
+from pathlib import Path
+from homeostat.proto import config
+from homeostat.supervisor.main import run
+settings = config.parse(sys.argv[2])
+sys.exit(run(Path(sys.argv[1]), settings, config_path=None, out=sys.stdout, entry=sys.argv[3]))
+"""
 
 
 class Stand:
@@ -48,16 +56,28 @@ class Stand:
         self.home, self.process = home, process
         self.client = Client.for_home(home)
 
-    def workers(self) -> dict[str, int]:
-        """Pids by role, of those that are ready."""
+    def status(self) -> control.StatusReply:
+        """Ask the supervisor."""
         reply = control.ask(self.home, control.Status())
         if not isinstance(reply, control.StatusReply):
             raise TypeError(f"no status: {reply}")
-        return {worker.role: worker.pid for worker in reply.workers if worker.pid is not None}
+        return reply
+
+    def worker(self, role: str) -> control.WorkerView:
+        """The first worker of a role."""
+        return next(one for one in self.status().workers if one.role == role)
+
+    def workers(self) -> dict[str, int]:
+        """Pids by role, of those that are ready."""
+        return {worker.role: worker.pid for worker in self.status().workers if worker.pid is not None}
+
+    def plan(self, steps: int, text: str = "n") -> Plan:
+        """That many notes."""
+        return Plan([PlanStep("note it", "task.note", {"text": f"{text}{i}"}) for i in range(steps)])
 
     def run_plan(self, tasks: int, steps: int, text: str = "n") -> float:
         """Carry out that many tasks of that many notes; give the seconds."""
-        plan = Plan([PlanStep("note it", "task.note", {"text": f"{text}{i}"}) for i in range(steps)])
+        plan = self.plan(steps, text)
         before = self.client.status().tasks["done"]
         began = time.perf_counter()
         for number in range(tasks):
@@ -73,24 +93,19 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand(folder: Path) -> Iterator[Stand]:
-    """Start homeostat on a fresh home beneath ``folder``."""
+def stand(folder: Path, settings: str = CONFIG, entry: str = "") -> Iterator[Stand]:
+    """Start homeostat on a fresh home beneath ``folder``; with ``entry`` its workers begin there."""
     home = Path(tempfile.mkdtemp(prefix="bench.", dir=folder))
     home.chmod(0o755)
     config = home / "bench.toml"
-    config.write_text(CONFIG)
-    command = [
-        sys.executable,
-        "-m",
-        "homeostat.supervisor.cli.main",
-        "run",
-        "--home",
-        str(home / "h"),
-        "--config",
-        str(config),
-    ]
+    config.write_text(settings)
+    command = [sys.executable, "-m", "homeostat.supervisor.cli.main", "run", "--home", str(home / "h")]
+    command += ["--config", str(config)]
+    if entry:
+        command = [sys.executable, "-c", PROGRAM, str(home / "h"), settings, entry]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     with (home / "out").open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -136,6 +151,16 @@ def spread(values: list[float]) -> dict[str, float]:
     return {
         "p50": statistics.median(ordered),
         "p90": ordered[int(0.9 * (len(ordered) - 1))],
+        "max": ordered[-1],
+    }
+
+
+def tail(values: list[float]) -> dict[str, float]:
+    """Median, 99th percentile (the highest of fewer than a hundred) and highest."""
+    ordered = sorted(values)
+    return {
+        "p50": statistics.median(ordered),
+        "p99": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
         "max": ordered[-1],
     }
 

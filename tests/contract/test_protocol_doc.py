@@ -27,6 +27,9 @@ NAMED: dict[type, str] = {
     wire.CallView: "call",
     wire.OutcomeView: "outcome",
     wire.Event: "event",
+    wire.LetterView: "letter",
+    wire.OpenTask: "open task",
+    wire.FreezeView: "freeze in force",
 }
 PLAIN: dict[Any, str] = {
     str: "text",

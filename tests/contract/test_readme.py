@@ -33,13 +33,15 @@ def blocks(text: str) -> list[str]:
 def home() -> Iterator[Path]:
     """A short path: a unix socket's may have 107 bytes, and pytest's own folders are long."""
     path = Path(tempfile.mkdtemp(prefix="hs-"))
+    path.chmod(0o711)  # As root, workers are other users, and the reader's `mktemp` makes its folder in here.
     yield path
     shutil.rmtree(path)
 
 
 def _environment(home: Path) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-    return {"PATH": path, "HOME": str(home), "HOMEOSTAT_HOME": str(home / "state"), "LANG": "C.UTF-8"}
+    own = {"HOME": str(home), "TMPDIR": str(home), "HOMEOSTAT_HOME": str(home / "state")}
+    return {"PATH": path, "LANG": "C.UTF-8", **own}
 
 
 def _run(script: str, home: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -60,6 +62,7 @@ def _run(script: str, home: Path, cwd: Path = ROOT) -> subprocess.CompletedProce
         finally:
             # Also after a success: `homeostat run &` without a stop is the reader's to end; here, ours.
             _end_group(shell)
+            _stop_daemons(home)
         output.seek(0)
         return subprocess.CompletedProcess(script, status, output.read())
 
@@ -75,6 +78,13 @@ def _end_group(shell: subprocess.Popen[bytes]) -> None:
         os.killpg(shell.pid, signal.SIGKILL)
     except ProcessLookupError:
         return  # nobody is left
+
+
+def _stop_daemons(home: Path) -> None:
+    """A daemon has a group of its own: one that a script left when it failed is stopped as a reader would."""
+    for lock in home.rglob("guardian.pid"):
+        command = [str(Path(sys.executable).parent / "homeostat"), "stop", "--home", str(lock.parents[1])]
+        subprocess.run(command, check=False, timeout=60)
 
 
 def test_readme_has_commands_to_run_when_read() -> None:

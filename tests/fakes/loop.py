@@ -8,11 +8,13 @@ Source: workers/runtime.py, class Loop.
 
 from __future__ import annotations
 
+import mmap
 import select
 from collections.abc import Callable
 from typing import Any
 
 from homeostat.proto.link import Link
+from homeostat.workers.phase import SIZE_BYTES, PhaseWord
 
 
 class FakeTimer:
@@ -32,6 +34,7 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.posted: list[Any] = []
+        self.phase = PhaseWord(mmap.mmap(-1, SIZE_BYTES))
         self.timers: list[FakeTimer] = []
         self.is_ready = False
         self.finished = False

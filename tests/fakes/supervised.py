@@ -34,7 +34,7 @@ from pathlib import Path
 from homeostat.proto import config
 from homeostat.supervisor.main import run
 settings = config.parse(sys.argv[2])
-sys.exit(run(Path(sys.argv[1]), settings, config_path=None, out=sys.stdout, entry="tests.fakes.worker:main"))
+sys.exit(run(Path(sys.argv[1]), settings, config_path=None, out=sys.stdout, entry="tests.fakes.worker:arm"))
 """
 T = TypeVar("T")
 

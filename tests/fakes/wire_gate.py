@@ -30,6 +30,8 @@ class WireGate:
         self.tasks: dict[str, wire.TaskView] = {}
         self.steps: dict[str, list[wire.StepView]] = {}
         self.keys: dict[str, str] = {}
+        self.frozen: dict[tuple[str, str], str] = {}
+        self.moving = 0
         self.drop = 0
         self.page = 2
         self.answers: dict[type[wire.Request], wire.Reply] = {}
@@ -157,8 +159,39 @@ class WireGate:
                     position=len(self.events),
                     tree_root="",
                 )
+            case wire.Letters():
+                return wire.DeadLetters(rid=request.rid, letters=[])
+            case wire.Freeze():
+                return self._freeze(request)
+            case wire.Thaw():
+                was = self.frozen.pop((request.scope, request.name), None)
+                rest = [wire.FreezeView(scope=scope, name=name, since=1) for scope, name in self.frozen]
+                return wire.Thawed(
+                    rid=request.rid,
+                    scope=request.scope,
+                    name=request.name,
+                    changed=was is not None,
+                    since=1 if was is not None else 0,
+                    frozen=rest,
+                )
             case wire.Get() | wire.Cancel() | wire.Resolve():
                 return self._of_task(request)
+
+    def _freeze(self, request: wire.Freeze) -> wire.Frozen:
+        created = (request.scope, request.name) not in self.frozen
+        if created:
+            self.frozen[request.scope, request.name] = request.reason
+        self.moving = max(0, self.moving - 1)
+        return wire.Frozen(
+            rid=request.rid,
+            scope=request.scope,
+            name=request.name,
+            created=created,
+            since=1,
+            reason=self.frozen[request.scope, request.name],
+            tasks=2,
+            moving=self.moving,
+        )
 
     def _of_task(self, request: wire.Get | wire.Cancel | wire.Resolve) -> wire.Reply:
         if request.task not in self.tasks:

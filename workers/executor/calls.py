@@ -63,6 +63,13 @@ class Call:
     diff: DiffSummary | None = None
     place: str = ""
     """Its workspace, whatever it is called: the same for two names of one folder."""
+    halted: bool = False
+    """Frozen: it is not begun, and stands still where it has."""
+    halted_at: float = 0.0
+    left_s: float = 0.0
+    """Frozen: what was left of its deadline."""
+    still: bool = False
+    """Frozen: its sandbox has said that it stands still."""
 
     @property
     def so_far(self) -> m.Ended:
@@ -159,7 +166,14 @@ class MergeEnded:
     diff: DiffSummary | None = None
 
 
-Event = Asked | Launched | NotLaunched | Exited | Closed | DiffRead | MergeEnded
+@dataclass(frozen=True)
+class Stopped:
+    """The sandbox stands still."""
+
+    key: Key
+
+
+Event = Asked | Launched | NotLaunched | Exited | Closed | DiffRead | MergeEnded | Stopped
 
 
 # -- effects -----------------------------------------------------------------------------------------
@@ -189,6 +203,20 @@ class Launch:
 @dataclass(frozen=True)
 class Kill:
     """Kill the sandbox."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """Let the sandbox stand still."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
+class Thaw:
+    """Let it go on."""
 
     key: Key
 
@@ -239,8 +267,9 @@ class Post:
 
 
 Effect = (
-    Record | Erase | Launch | Kill | TakeDiff | MergeStage | RollForward | DiscardStage | SweepTask | Post
-)
+    Record | Erase | Launch | Kill | Freeze | Thaw | TakeDiff | MergeStage | RollForward | DiscardStage
+    | SweepTask | Post
+)  # fmt: skip
 
 
 def entry_of(execute: m.Execute, state: State, outcome: bytes = b"") -> Entry:

@@ -19,7 +19,7 @@ import msgspec
 from ...proto import messages as m
 from ...proto.ids import CallStatus, Key, TaskId
 from . import calls as c
-from . import outcomes
+from . import halting, outcomes
 from .calls import Call, Effect, Phase
 from .entries import Entry
 
@@ -42,8 +42,8 @@ class Executor:
         return key in self._calls
 
     def idle(self) -> bool:
-        """Whether nothing is under way that an exit would cut off; a stage still waits for its decision."""
-        return all(call.phase is Phase.QUEUED for call in self._calls.values())
+        """Whether nothing is under way that could end; a stage still waits for its decision."""
+        return all(call.phase is Phase.QUEUED or _is_stopped(call) for call in self._calls.values())
 
     def next_deadline(self) -> float | None:
         """When expire() is to be called."""
@@ -63,7 +63,7 @@ class Executor:
         """A call is to be carried out, perhaps not for the first time."""
         execute, entry = event.execute, event.entry
         if live := self._calls.get(execute.key):
-            return _staged_again(live)
+            return self._asked_again(live, execute, now)
         if entry is not None and entry.state == "ended":
             return [c.Post(outcomes.decode(entry.outcome))]
         place = event.place or execute.workspace
@@ -74,10 +74,16 @@ class Executor:
         if begun and execute.klass == "once":
             return self._end(call, outcomes.in_doubt(execute.key), now)
         waiting = sum(other.phase is Phase.QUEUED for other in self._calls.values())
-        if waiting >= self._most_queued:
+        if waiting >= self._most_queued and not execute.halted:
             return self._end(call, outcomes.crowded(execute.key, waiting), now)
         self._calls[execute.key] = call
-        return self._advance(now)
+        return [*(halting.halt(call, now) if execute.halted else []), *self._advance(now)]
+
+    def _asked_again(self, call: Call, execute: m.Execute, now: float) -> list[Effect]:
+        """A new gate resumes it, or it is frozen or thawed."""
+        if execute.halted:
+            return [*_staged_again(call), *halting.halt(call, now)]
+        return [*halting.let_go(call, now), *_staged_again(call), *self._advance(now)]
 
     def _complete(self, call: Call, entry: Entry | None) -> list[Effect]:
         """Its commit record is on disk: it counts, whatever else was lost."""
@@ -174,6 +180,8 @@ class Executor:
             case c.Launched():
                 call.phase, call.protection = Phase.RUNNING, event.protection
                 return []
+            case c.Stopped():
+                return halting.stopped(call)
             case c.NotLaunched():
                 ended = outcomes.not_launched(call.key, event.text, call.ending)
                 return [*self._end(call, ended, now), *([c.DiscardStage(call.key)] if call.staged else [])]
@@ -214,7 +222,8 @@ class Executor:
             ended = msgspec.structs.replace(call.so_far, diff=event.diff)
         else:
             call.phase = Phase.STAGED
-            return [c.Record(call.key, c.entry_of(call.execute, "staged")), *_staged_again(call)]
+            said = [*_staged_again(call), *halting.told(call)]
+            return [c.Record(call.key, c.entry_of(call.execute, "staged")), *said]
         return [*self._end(call, ended, now), c.DiscardStage(call.key)]
 
     def _merge_ended(self, call: Call, event: c.MergeEnded, now: float) -> list[Effect]:
@@ -239,13 +248,13 @@ class Executor:
         if self._stopping:
             return []
         effects: list[Effect] = []
-        running = sum(call.occupies for call in self._calls.values())
+        running = sum(call.occupies and not call.halted for call in self._calls.values())
         begun = [call for call in self._calls.values() if call.phase is not Phase.QUEUED]
         held = {call.place for call in begun if call.writes}
         for call in self._calls.values():
             if running >= self._most_running:
                 break
-            if call.phase is not Phase.QUEUED or (call.writes and call.place in held):
+            if call.phase is not Phase.QUEUED or call.halted or (call.writes and call.place in held):
                 continue
             running += 1
             effects += self._launch(call, now)
@@ -258,6 +267,11 @@ class Executor:
         call.deadline_at = min(call.deadline_at, now + call.limit_s)
         launch = c.Launch(call.execute, call.place)
         return [c.Record(call.key, c.entry_of(call.execute, "started")), launch] if call.writes else [launch]
+
+
+def _is_stopped(call: Call) -> bool:
+    """Frozen in its sandbox: nobody would see it end."""
+    return call.halted and call.phase in {Phase.LAUNCHING, Phase.RUNNING} and call.ending is None
 
 
 def _staged_again(call: Call) -> list[Effect]:

@@ -35,6 +35,9 @@ _LAST_BYTES: Final = 64 << 20
 """After its end a command's tree is dead: what is left is what the pipe holds; this only bounds the loop."""
 
 
+_Order = protocol.Launch | protocol.Kill | protocol.Freeze | protocol.Thaw
+
+
 class Watches(Protocol):
     """What this needs of the loop."""
 
@@ -56,6 +59,9 @@ class Listener(Protocol):
 
     def not_launched(self, key: Key, text: str) -> None:
         """It doesn't, and never did."""
+
+    def stopped(self, key: Key) -> None:
+        """All of it stands still."""
 
     def exited(self, event: c.Exited, capture: Capture) -> None:
         """It ended; this is what it printed."""
@@ -83,7 +89,7 @@ class Sandboxes:
         self._numbers = itertools.count(1)
         self._running: dict[int, _Running] = {}
         self._number_of: dict[Key, int] = {}
-        self._unsent: deque[tuple[protocol.Launch | int, list[int]]] = deque()
+        self._unsent: deque[tuple[_Order, list[int]]] = deque()
         loop.watch(client.fileno(), self._hear)
 
     def start(
@@ -115,10 +121,20 @@ class Sandboxes:
         self._running[number], self._number_of[key] = running, number
         self._send(launch, fds)
 
-    def kill(self, key: Key) -> None:
-        """Kill it and all that it started; it still ends in order. One that has ended is left alone."""
-        if (number := self._number_of.get(key)) is not None:
-            self._send(number, [])
+    def treat(self, effect: c.Kill | c.Freeze | c.Thaw) -> None:
+        """Kill it and all that it started (it still ends in order), or let all of it stand still or go on.
+
+        The listener is told when it stands still. One that has ended is left alone.
+        """
+        if (number := self._number_of.get(effect.key)) is None:
+            return
+        match effect:
+            case c.Kill():
+                self._send(protocol.Kill(number), [])
+            case c.Freeze():
+                self._send(protocol.Freeze(number), [])
+            case c.Thaw():
+                self._send(protocol.Thaw(number), [])
 
     def close(self) -> None:
         """Hang up; the zygote kills what still runs."""
@@ -126,7 +142,7 @@ class Sandboxes:
         self._client.close()
 
     # -- towards the zygote ---------------------------------------------------------------------------
-    def _send(self, message: protocol.Launch | int, fds: list[int]) -> None:
+    def _send(self, message: _Order, fds: list[int]) -> None:
         self._unsent.append((message, fds))
         if len(self._unsent) == 1:
             self._flush()
@@ -135,10 +151,7 @@ class Sandboxes:
         while self._unsent:
             message, fds = self._unsent[0]
             try:
-                if isinstance(message, int):
-                    self._client.kill(message)
-                else:
-                    self._client.launch(message, fds)
+                self._say(message, fds)
             except BlockingIOError:  # a queue full of large commands: soon it is not
                 self._loop.call_later(_AGAIN_S, self._flush)
                 return
@@ -146,6 +159,17 @@ class Sandboxes:
                 self._listener.zygote_gone()
             _close(fds)
             self._unsent.popleft()
+
+    def _say(self, message: _Order, fds: list[int]) -> None:
+        match message:
+            case protocol.Launch():
+                self._client.launch(message, fds)
+            case protocol.Kill():
+                self._client.kill(message.id)
+            case protocol.Freeze():
+                self._client.freeze(message.id)
+            case protocol.Thaw():
+                self._client.thaw(message.id)
 
     # -- from the zygote ------------------------------------------------------------------------------
     def _hear(self) -> None:
@@ -165,6 +189,8 @@ class Sandboxes:
                     self._forget(message.id, running)
                     running.capture.discard()
                     self._listener.not_launched(running.key, _refusal(message, running.order.cwd))
+                case protocol.Frozen():
+                    self._listener.stopped(running.key)
                 case protocol.Exited():
                     self._exited(running, message)
 

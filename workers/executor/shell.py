@@ -186,6 +186,10 @@ class ExecutorShell:
         """A command could not be run."""
         self._happened(c.NotLaunched(key, text))
 
+    def stopped(self, key: Key) -> None:
+        """A sandbox stands still."""
+        self._happened(c.Stopped(key))
+
     def exited(self, event: c.Exited, capture: Capture) -> None:
         """A command ended; put its output away, beside the loop if that takes the disk."""
         self._happened(event)
@@ -229,8 +233,8 @@ class ExecutorShell:
                 self._ledger.erase(effect.key)
             case c.Launch():
                 self._launch(effect.execute, effect.place)
-            case c.Kill():
-                self._sandboxes.kill(effect.key)
+            case c.Kill() | c.Freeze() | c.Thaw():
+                self._sandboxes.treat(effect)
             case c.TakeDiff():
                 self._jobs.submit(effect.key, partial(self._stages.read, effect.key), self._happened)
             case c.MergeStage():

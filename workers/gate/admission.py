@@ -134,7 +134,9 @@ def _take(
             limits,
         ),
     )
-    core.assign(task)
+    core.settle(task, now_ns)
+    if task.status != "frozen":
+        core.assign(task)
     core.observed("task", "accepted")
     return task
 
@@ -289,6 +291,20 @@ def _check_room(core: GateCore, free_bytes: int) -> None:
             remedy="Free disk space (quotas.min_free_bytes is the bound).",
             retry_after_s=60.0,
         )
+
+
+def check_not_aside(core: GateCore, request: wire.Request, subject: str) -> None:
+    """Refuse a request at which workers crashed before. Raises Refusal."""
+    if not core.aside or (found := core.aside.get(subject)) is None:
+        return
+    keyed = isinstance(request, wire.Submit) and bool(request.key)
+    raise Refusal(
+        "quarantined",
+        f"requests like this one are refused: it was at hand at {found.crashes} crashes of {found.worker}",
+        field="key" if keyed else "",
+        expected="another submission key" if keyed else "another request",
+        remedy="Ask for something else; `homeostat crashes` has the reports, for those who can mend it.",
+    )
 
 
 def cancel(core: GateCore, request: wire.Cancel, submitter: str, now_ns: int) -> Task:

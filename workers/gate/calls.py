@@ -15,6 +15,7 @@ from ...proto import messages as m
 from ...proto import records as r
 from ...proto.config import Agent
 from ...proto.ids import Key, Role
+from ...proto.subjects import tend_subject
 from . import reflection
 from .pipeline.verdict import Admitted, Denied
 from .state import Attempt, OpenCall, Task
@@ -52,6 +53,9 @@ class Calls(Tasks):
     def _admit(self, task: Task, index: int, call: r.Call, verdict: Admitted, now_ns: int) -> OpenCall:
         key = effect_key(task, index, call.tool, verdict.args)
         deadline_ns = now_ns + int(verdict.timeout_s * 1e9)
+        executor = self.executor_for_call(task)
+        if executor != self.executor_of(task) and verdict.runs_in == "executor":
+            self.held.away.add(key)
         intent = r.Intent(key, verdict.klass, deadline_ns)
         self._decided(task, index, "call", "admit", "policy", verdict.rule, "", now_ns, intent)
         self.by_key[key] = task
@@ -65,7 +69,7 @@ class Calls(Tasks):
             verdict.klass,
             deadline_ns,
             action_hash=reflection.action_hash(call.tool, verdict.args),
-            executor=self.executor_of(task),
+            executor=executor,
         )
 
     def _decided(  # noqa: PLR0917  # the fields of a record, in its order
@@ -92,6 +96,17 @@ class Calls(Tasks):
             if not resumed:
                 self._own.append((task.no, call.index))
             return
+        if call.halted_ns and call.runs_in != "executor":
+            return  # A freeze covers it: it is handed out after the thaw.
+        where = self.carrier(call)
+        if self.held.holds(*where) and (not resumed or self.held.waits(call.key)):
+            self.held.hold(call.key, now_ns)
+            if call.halted_ns:
+                self._still.add(call.key)  # What was never handed out stands still.
+            return
+        if waited_ns := self.held.release(call.key, now_ns):
+            call.deadline_ns += waited_ns
+            self.round.heads[task.no] = task
         execute = m.Execute(
             call.key,
             task.id,
@@ -102,9 +117,10 @@ class Calls(Tasks):
             max(0.05, (call.deadline_ns - now_ns) / 1e9),
             min(CALL_OUTPUT_BYTES, max(0, task.limits.max_output_bytes - task.output_bytes)),
             resumed,
+            bool(call.halted_ns) or task.cancelling is not None,  # Not begun only to be aborted.
         )
-        where = self.carrier(call)
-        queue = self.round.now if call.klass == "read" else self.round.after
+        # Freeze and thaw within one round must arrive in this order.
+        queue = self.round.now if call.klass == "read" and not resumed else self.round.after
         queue.append((*where, execute))
         if resumed and call.phase == "merging":
             queue.append((*where, m.Merge(call.key, call.digest)))
@@ -124,6 +140,9 @@ class Calls(Tasks):
             if task is None or index >= len(task.calls) or not task.calls[index].is_open:
                 continue
             call = task.calls[index]
+            if call.halted_ns:
+                continue  # It is frozen, and comes back here after the thaw.
+            self.at_hand(tend_subject(task.id))
             self._outcome(task, call, m.Ended(call.key, "ok", GATE_TEXT[call.tool]), now_ns)
 
     # -- the executor speaks ---------------------------------------------------------------------------
@@ -193,6 +212,7 @@ class Calls(Tasks):
             ended.note,
         )
         self.record(task, outcome)
+        self.held.release(call.key, now_ns)
         self.observed("outcome", (call.klass, ended.status, ended.duration_s))
         task.output_bytes += ended.output_bytes
         if ended.status == "in_doubt" and self.agent_of(task).in_doubt == "ask" and task.cancelling is None:
@@ -207,7 +227,7 @@ class Calls(Tasks):
     def _doubt(self, task: Task, call: OpenCall, now_ns: int) -> None:
         """Only a person can say what became of this call; the deadline says it in the end."""
         call.phase = "doubt"
-        task.waiting_until_ns = now_ns + int(self.agent_of(task).in_doubt_s * 1e9)
+        task.waiting_until_ns = (task.frozen_at_ns or now_ns) + int(self.agent_of(task).in_doubt_s * 1e9)
         if task.status != "in_doubt":
             reason = f"{call.tool} of step {task.step}: it is unknown whether it happened"
             self.set_status(task, "in_doubt", reason, now_ns)
@@ -236,17 +256,21 @@ class Calls(Tasks):
         self.round.heads[task.no] = task
         self.observed("step", 1)
         if task.cancelling is not None:
-            self.set_status(task, task.ending, task.cancelling, now_ns)
+            self.set_status(task, task.ending, task.cancelling, now_ns, task.report)
         elif event and task.system_events >= EVENTS_LIMIT:
-            task.waiting_until_ns = now_ns + int(self.agent_of(task).in_doubt_s * 1e9)
+            task.waiting_until_ns = (task.frozen_at_ns or now_ns) + int(self.agent_of(task).in_doubt_s * 1e9)
             self.set_status(task, "waiting_human", f"{task.system_events} logic deadlocks", now_ns)
-        else:
+        elif not self._rest(task, now_ns):
             self._tell_brain(task, done, len(calls), observations, event)
             if not self._go_ahead(task, now_ns):
                 self.round.urgent = True
 
     def _go_ahead(self, task: Task, now_ns: int) -> bool:
         """Begin the next step if it is known already (core.py)."""
+        raise NotImplementedError
+
+    def _rest(self, task: Task, now_ns: int) -> bool:
+        """Whether the task stands still here (freezing.py)."""
         raise NotImplementedError
 
     def _reflect(self, task: Task, now_ns: int) -> str:
@@ -267,6 +291,9 @@ class Calls(Tasks):
         brain = self.brain_of(task)
         epoch = self.brains.get(brain)
         if epoch is None:
+            return
+        if self.held.holds("brain", brain):
+            self._knows.pop(task.no, None)  # It hears of it afresh, or its successor does.
             return
         if self._knows.get(task.no) != epoch or len(observations) != count:
             self.assign(task)

@@ -21,6 +21,7 @@ from ...proto import wire
 from ...proto.codec import UnsayableError, encode
 from ...proto.transport import drain, router
 from .keys import server_secret
+from .letters import Letters
 
 _WAITING = 32
 """Requests of one connection that wait unread, and answers to it that wait unsent: they may have megabytes.
@@ -33,14 +34,16 @@ connection of anything larger."""
 class ClientPort:
     """All client sockets."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # descriptors and keys in the order of the supervisor's
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         local_fd: int,
         tcp_fd: int | None,
         keys: Path,
         authorized: tuple[str, ...],
+        letters: Letters | None = None,
     ) -> None:
+        self._letters = letters
         local = router(context, local_fd, _LIMIT_BYTES, waiting_messages=_WAITING, handover=False)
         self._sockets = [(local, False)]
         self.zap: zmq.Socket[bytes] | None = None
@@ -69,7 +72,7 @@ class ClientPort:
                 identity = frames[0].bytes
                 is_req = len(frames) > 2 and len(frames[1].buffer) == 0
                 principal = f"curve:{frames[-1].get('User-Id')}" if remote else "local"
-                yield Sender(sock, identity, is_req, principal), frames[-1].bytes
+                yield Sender(sock, identity, is_req, principal, self._letters), frames[-1].bytes
 
     def _answer_zap(self) -> None:
         """Let in the clients whose public key is authorized (mechanism CURVE only)."""
@@ -97,9 +100,17 @@ class Delivery(Enum):
 class Sender:
     """Where an answer goes."""
 
-    __slots__ = ("_identity", "_socket", "is_req", "principal")
+    __slots__ = ("_identity", "_letters", "_socket", "is_req", "principal")
 
-    def __init__(self, sock: zmq.Socket[bytes], identity: bytes, is_req: bool, principal: str) -> None:
+    def __init__(
+        self,
+        sock: zmq.Socket[bytes],
+        identity: bytes,
+        is_req: bool,
+        principal: str,
+        letters: Letters | None = None,
+    ) -> None:
+        self._letters = letters
         self._socket, self._identity, self.is_req, self.principal = sock, identity, is_req, principal
 
     def answer(self, reply: wire.Reply) -> Delivery:
@@ -111,7 +122,24 @@ class Sender:
             refused = wire.Refused(rid=reply.rid, code=error.code, message=error.message)
             self._send(encode(refused))
             return Delivery.LOST
-        return self._send(body)
+        delivery = self._send(body)
+        if delivery is not Delivery.SENT and not isinstance(reply, wire.Events):
+            self._lost(
+                delivery, reply, body
+            )  # A batch of events is no loss: its client asks again from its cursor.
+        return delivery
+
+    def _lost(self, delivery: Delivery, reply: wire.Reply, body: bytes) -> None:
+        if self._letters is None:
+            return
+        full = delivery is Delivery.FULL
+        self._letters.keep(
+            "overflow" if full else "unknown_destination",
+            "gate",
+            body,
+            detail=f"client {self.principal} {'does not read' if full else 'is gone'}",
+            subject=f"client {type(reply).__struct_config__.tag}",
+        )
 
     def _send(self, body: bytes) -> Delivery:
         frames = [self._identity, b"", body] if self.is_req else [self._identity, body]

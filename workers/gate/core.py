@@ -14,8 +14,9 @@ from collections import deque
 from ...proto import messages as m
 from ...proto import records as r
 from ...proto.ids import Epoch, TaskStatus
-from .endings import Endings
+from .freezing import Freezing
 from .pipeline import budget
+from .quarantine import Quarantine
 from .state import Task
 
 CALLS_LIMIT = 16
@@ -25,13 +26,15 @@ PROPOSAL_LIMIT_BYTES = 8 << 20
 """Half of what a link and a journal's record carry, so that its way back to a brain is open too."""
 
 
-class GateCore(Endings):
+class GateCore(Freezing, Quarantine):
     """All open tasks and what to do next."""
 
     # -- workers come ----------------------------------------------------------------------------------
     def worker_up(self, role: str, index: int, epoch: Epoch, now_ns: int) -> None:
         """A worker was welcomed: give it afresh all that it needs."""
         self.record_system(r.WorkerStarted(now_ns, role, index, epoch))
+        self.held.came((role, index), epoch)
+        self._worker_gone(role, index)
         if role == "brain":
             self._brain_up(index, epoch)
         elif role in ("executor", "memory"):
@@ -59,6 +62,7 @@ class GateCore(Endings):
             return
         if task.status == "queued":
             self.set_status(task, "running", "", now_ns)
+        task.thawed_status = "running"
         self._account(task, message.usage)
         self._propose(task, message, now_ns)
 
@@ -93,11 +97,13 @@ class GateCore(Endings):
         self.record(
             task, r.Proposed(now_ns, task.step, message.text, message.calls, message.usage, message.raw)
         )
+        if not self._keep(task, message.calls, now_ns):
+            self._judge(task, message.calls, now_ns)
+
+    def _judge(self, task: Task, calls: tuple[r.Call, ...], now_ns: int) -> None:
         agent = self.agent_of(task)
         task.last_failed = False
-        task.calls = [
-            self._decide(task, agent, index, call, now_ns) for index, call in enumerate(message.calls)
-        ]
+        task.calls = [self._decide(task, agent, index, call, now_ns) for index, call in enumerate(calls)]
         for call in task.calls:
             if call.is_open:
                 self._execute(task, call, now_ns, resumed=False)
@@ -109,7 +115,7 @@ class GateCore(Endings):
         late.
         """
         task = self.by_id.get(task_id)
-        if task is None or not task.thinking or (task.branch, task.step) != (branch, step):
+        if task is None or not task.expects_answer or (task.branch, task.step) != (branch, step):
             return None
         return task
 
@@ -139,8 +145,12 @@ class GateCore(Endings):
             task, r.ModelFailed(now_ns, task.step, message.error, message.message[:2_000], message.attempt)
         )
         self.observed("model_trouble", message.error)
+        if self._spare_model(task):
+            return
         if message.final:
             self.set_status(task, "failed", f"model: {message.error}: {message.message}"[:1_000], now_ns)
+        else:
+            self._hand_back(task)
 
 
 def _oversized(message: m.Propose) -> str:

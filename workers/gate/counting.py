@@ -15,6 +15,7 @@ from ...proto.records import Usage
 from ..metrics import Metrics
 
 EVERY_S = 0.1
+TOTALS = ("steps", "effects", "verdicts", "denied", "tokens", "commits", "records", "requests", "refused")
 
 
 class Counting:
@@ -22,6 +23,8 @@ class Counting:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self.totals: Counter[str] = Counter(dict.fromkeys(TOTALS, 0))
+        """Since this gate's start, for whoever asks for the status."""
         self._pending: Counter[tuple[str, ...]] = Counter()
         self._commits: list[float] = []
         self._calls: list[tuple[str, float]] = []
@@ -30,16 +33,25 @@ class Counting:
     def observed(self, name: str, value: Any) -> None:
         """Take an observation of the core."""
         match name:
-            case "task" | "verdict":
-                self._pending[(name, value) if name == "task" else (name, *value)] += 1
+            case "task":
+                self._pending[(name, value)] += 1
+            case "verdict":
+                self._pending[(name, *value)] += 1
+                self.totals["verdicts"] += 1
+                self.totals["denied"] += value[-1] == "deny"
             case "outcome":
                 klass, status, duration_s = value
+                self.totals["effects"] += 1
                 self._pending[("effect", klass, status)] += 1
                 self._calls.append((klass, duration_s))
             case "tokens":
                 self._tokens(value)
             case "step" | "system_event":
+                self.totals["steps"] += name == "step"
                 self._pending[(name,)] += 1
+            case "frozen":
+                for scope, count in value.items():
+                    self._metrics.frozen.labels(scope).set(count)
             case "model_trouble":
                 self._pending[("provider", str(value))] += 1
             case _:
@@ -47,15 +59,24 @@ class Counting:
 
     def _tokens(self, usage: Usage) -> None:
         if usage.input_tokens or usage.output_tokens:
+            self.totals["tokens"] += usage.input_tokens + usage.output_tokens
             self._pending[("tokens", "input")] += usage.input_tokens
             self._pending[("tokens", "output")] += usage.output_tokens
 
     def request(self, kind: str, code: str) -> None:
         """A client was answered."""
+        self.totals["requests"] += 1
+        self.totals["refused"] += code != "ok"
         self._pending[("request", kind, code)] += 1
+
+    def letter(self, reason: str) -> None:
+        """Something was dropped."""
+        self._pending[("letter", reason)] += 1
 
     def committed(self, seconds: float, records: int) -> None:
         """A round is on disk."""
+        self.totals["commits"] += 1
+        self.totals["records"] += records
         self._commits.append(seconds)
         self._pending[("records",)] += records
 
@@ -87,5 +108,6 @@ class Counting:
             "request": metrics.requests,
             "records": metrics.records,
             "provider": metrics.provider_failures,
+            "letter": metrics.dead_letters,
         }[name]
         return counter.labels(*labels) if labels else counter

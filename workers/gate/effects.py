@@ -46,6 +46,8 @@ class Round:
     """Tasks that ended: their last head, a Summary."""
     new_tasks: list[tuple[int, str]] = field(default_factory=list)
     submissions: list[tuple[bytes, int]] = field(default_factory=list)
+    aside: dict[bytes, bytes | None] = field(default_factory=dict)
+    """Subjects that were put aside: name to description; none where one is let go."""
     now: list[tuple[Role, int, Any]] = field(default_factory=list)
     urgent: bool = False
     """Somebody waits for one of the Observes in ``now``; else they may go in batches."""
@@ -53,7 +55,9 @@ class Round:
     assign: list[AssignTask] = field(default_factory=list)
     replies: list[tuple[bytes, wire.Reply]] = field(default_factory=list)
     kills: list[m.KillWorker] = field(default_factory=list)
+    frozen: bytes | None = None
+    """What is frozen, where that has changed."""
 
     def empty(self) -> bool:
         """Nothing to write."""
-        return not (self.records or self.heads or self.ended)
+        return not (self.records or self.heads or self.ended or self.aside)

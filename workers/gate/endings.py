@@ -11,6 +11,7 @@ from __future__ import annotations
 from ...proto import messages as m
 from ...proto import records as r
 from ...proto.ids import TaskStatus
+from ...proto.subjects import tend_subject
 from .calls import Calls
 from .effects import Round
 from .pipeline import budget
@@ -38,7 +39,7 @@ class Endings(Calls):
                 self._settle(task, call, "fail", by, now_ns)
         open_calls = [call for call in task.calls if call.is_open]
         if not open_calls:
-            self.set_status(task, status, reason, now_ns)
+            self.set_status(task, status, reason, now_ns, task.report)
             return
         task.cancelling, task.ending = reason, status
         self.round.heads[task.no] = task
@@ -92,8 +93,8 @@ class Endings(Calls):
         return self._soonest_ns if self.tasks else None
 
     def _due(self, task: Task) -> int | None:
-        dues = [call.deadline_ns + ABORT_GRACE_NS for call in task.calls if _has_deadline(call)]
-        if task.cancelling is None:
+        dues = [call.deadline_ns + ABORT_GRACE_NS for call in task.calls if self._has_deadline(call)]
+        if task.cancelling is None and not task.frozen_at_ns:
             waits = task.status in _WAITING
             dues.append(task.waiting_until_ns if waits else budget.wall_deadline_ns(task))
         return min(dues, default=None)
@@ -106,10 +107,11 @@ class Endings(Calls):
             due = self._due(task)
             if due is None or now_ns < due:
                 continue
-            if task.cancelling is None:
+            self.at_hand(tend_subject(task.id))
+            if task.cancelling is None and not task.frozen_at_ns:
                 self._stop_overdue(task, now_ns)
             for call in task.calls:
-                if _has_deadline(call) and now_ns >= call.deadline_ns + ABORT_GRACE_NS:
+                if self._has_deadline(call) and now_ns >= call.deadline_ns + ABORT_GRACE_NS:
                     self._late(call, now_ns)
         dues = (due for task in self.tasks.values() if (due := self._due(task)) is not None)
         self._soonest_ns = min(dues, default=None)
@@ -132,7 +134,8 @@ class Endings(Calls):
         self.round.after.append((role, index, m.Abort(call.key, "timeout")))
         call.deadline_ns = now_ns  # The next abort is due after the grace.
 
-
-def _has_deadline(call: OpenCall) -> bool:
-    """Somebody else than the gate owes its outcome."""
-    return call.is_open and call.runs_in != "gate"
+    def _has_deadline(self, call: OpenCall) -> bool:
+        """Somebody else than the gate owes its outcome, was asked for it, and does not stand still."""
+        if call.halted_ns:
+            return False
+        return call.is_open and call.runs_in != "gate" and not self.held.waits(call.key)

@@ -9,22 +9,23 @@ Source: DESIGN §13; issue 2 "Wire v1".
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from ... import __version__
 from ...proto import records as r
 from ...proto import wire
 from ...proto.codec import BadRequestError, UnsayableError, decode_request, encode
 from ...proto.errors import JournalDamagedError
 from ...proto.events import data_of, kind_of
 from ...proto.ids import TaskStatus
-from . import admission
+from ...proto.subjects import client_subject
+from . import admission, letterbox, overview, plug
 from .admission import Refusal
 from .clients import Delivery, Sender
 from .core import GateCore
 from .journal.store import Store
+from .letters import Letters, letters_path
 from .peers import Peers
 from .projection import step_view, steps
 from .state import Summary, Task, decode_head
@@ -68,14 +69,18 @@ class Watching:
 class Requests:
     """Everything that the client port may be asked."""
 
-    def __init__(self, core: GateCore, store: Store, peers: Peers, home: str) -> None:
+    def __init__(
+        self, core: GateCore, store: Store, peers: Peers, home: str, letters: Letters | None = None
+    ) -> None:
         self.core, self.store, self.peers = core, store, peers
+        self.letters = letters or Letters(letters_path(home))
         self.ready = False
         self._home = home
         self._watches: list[Watching] = []
         self._waiting: list[tuple[Sender, wire.Reply]] = []
         self._pending: dict[bytes, Task] = {}
         self.counted: Callable[[str, str], None] = _uncounted
+        self.totals: Mapping[str, int] = {}
 
     # -- a request -------------------------------------------------------------------------------------
     def take(self, sender: Sender, data: bytes, now_ns: int, now_s: float) -> None:
@@ -84,9 +89,13 @@ class Requests:
             request = decode_request(data)
         except BadRequestError as error:
             self.counted("bad", error.refusal.code)
+            self.letters.keep("bad_request", sender.principal, data, detail=error.refusal.code)
             sender.answer(error.refusal)
             return
+        subject = client_subject(request, sender.principal)
+        self.core.at_hand(subject)
         try:
+            admission.check_not_aside(self.core, request, subject)
             self._dispatch(sender, request, now_ns, now_s)
             self.counted(type(request).__name__.lower(), "ok")
         except Refusal as refusal:
@@ -111,6 +120,10 @@ class Requests:
             case wire.Resolve():
                 task = admission.resolve(self.core, request, sender.principal, now_ns)
                 self._later(sender, wire.Resolved(rid=request.rid, task=task.id, status=task.status))
+            case wire.Freeze():
+                self._later(sender, plug.freeze(self.core, request, sender.principal, now_ns))
+            case wire.Thaw():
+                self._later(sender, plug.thaw(self.core, request, sender.principal, now_ns))
             case wire.Get():
                 sender.answer(self._get(request))
             case wire.List():
@@ -119,6 +132,8 @@ class Requests:
                 self._watch(sender, request, now_s)
             case wire.Status():
                 sender.answer(self._status(request))
+            case wire.Letters():
+                sender.answer(letterbox.page(request, self.letters, sender.principal))
 
     def _later(self, sender: Sender, reply: wire.Reply) -> None:
         self._waiting.append((sender, reply))
@@ -207,7 +222,7 @@ class Requests:
             workspace=head.workspace,
             steps=head.steps if isinstance(head, Summary) else head.step,
             accepted_at_ns=head.accepted_ns,
-            reason=head.reason if isinstance(head, Summary) else head.cancelling or "",
+            reason=head.reason if isinstance(head, Summary) else self.core.why(head),
             result=head.result if isinstance(head, Summary) else "",
             in_doubt=doubts,
         )
@@ -248,24 +263,13 @@ class Requests:
         return wire.Tasks(rid=request.rid, tasks=rows, next=number + 1 if number > 0 else 0)
 
     def _status(self, request: wire.Status) -> wire.StatusReply:
-        counts = {
-            "open": len(self.core.tasks),
-            "done": 0,
-            "failed": 0,
-            "cancelled": 0,
-            "quarantined": 0,
-            **self.core.counts,
-        }
-        for task in self.core.tasks.values():
-            counts[task.status] = counts.get(task.status, 0) + 1
-        return wire.StatusReply(
-            rid=request.rid,
-            ready=self.ready,
-            version=__version__,
-            tasks=counts,
-            workers=self.peers.names(),
-            position=self.store.last_position,
-            tree_root=self.store.root().hex(),
+        if not 0 <= (limit := request.open_limit) <= PAGE_LIMIT:
+            raise Refusal(
+                "bad_field", f"open_limit {limit}", field="open_limit", expected=f"0 to {PAGE_LIMIT}"
+            )
+        letters, ready = self.letters.total, self.ready
+        return overview.status(
+            request, self.core, self.store, self.peers, totals=self.totals, letters=letters, ready=ready
         )
 
     # -- watching --------------------------------------------------------------------------------------

@@ -26,22 +26,26 @@ from ...proto.codec import LINK_LIMIT_BYTES
 from ...proto.config import to_bytes
 from ...proto.errors import ConfigError, HomeostatError
 from ...proto.ids import Epoch
-from ...proto.transport import router
+from ...proto.subjects import subject_of, tend_subject
+from ...proto.transport import Waiter, router
 from ..metrics import Metrics
-from ..phase import Phase, PhaseWord
+from ..phase import BULKY_BYTES, Phase, PhaseWord
 from ..runtime import Context, Supervised
 from .assignment import assignment
 from .clients import ClientPort
 from .core import GateCore
 from .counting import Counting
 from .effects import Round
-from .followers import BATCH_BYTES, BATCH_RECORDS, Followers
+from .feeder import Feeder
+from .journal.fence import Fence
 from .journal.store import Store
 from .law import pipeline_of
+from .letters import Letters, letters_path
 from .linger import Linger
 from .peers import Peer, Peers
 from .requests import Requests
 from .state import Task, decode_head, encode_task
+from .ward import Ward
 
 AUDITED = (
     r.Accepted,
@@ -51,13 +55,17 @@ AUDITED = (
     r.CancelRequested,
     r.DoubtResolved,
     r.GateStarted,
+    r.Quarantined,
+    r.Frozen,
+    r.Thawed,
 )
 """Records whose hash is a leaf of the audit tree: admissions, decisions, effects, endings, configuration."""
 OPEN = b"open:"
 """Keys that name the open tasks, so that a start reads no other heads."""
+ASIDE = b"aside:"
+"""Keys that name what is put aside (quarantine.py)."""
 COUNTS = b"ended_by_status"
-FOLLOW_EVERY_S = 0.05
-WATCH_EVERY_S = 0.02
+FROZEN = b"frozen"
 LAZY_MESSAGES = 4
 
 
@@ -66,36 +74,45 @@ class Gate:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.supervised = Supervised(context)
-        self.phase = PhaseWord.attach(context.fds["phase"])
+        self.supervised = Supervised(context.control)
+        first_words = self.supervised.hear()  # What is poison must be known before anything is resumed.
+        self.phase = PhaseWord.attach(context.fds)
         self.counting = Counting(Metrics(context.home, context.role, context.index))
+        self.letters = Letters(letters_path(context.home))
+        self.letters.counted = self.counting.letter
         self.store = Store.open(context.home / "journal", map_size=context.config.journal.map_bytes)
+        self._fence = Fence(context.epoch)
         pipeline = pipeline_of(context.config)
         self.core = GateCore(context.config, pipeline, f"{context.home_name}/workspaces")
-        self.core.observed = self.counting.observed
+        self.core.observed, self.core.at_hand = self.counting.observed, self.phase.subject
+        self.ward = Ward(self.core, self.letters)
         self._load(pipeline.policies.version)
-        self.zmq = zmq.Context(io_threads=1)
-        self.peers = Peers(router_of_workers(self.zmq, context), context.epoch)
+        self.zmq = context.zmq
+        places = self.core.places()
+        self.peers = Peers(router_of_workers(self.zmq, context), context.epoch, self.letters, places)
+        self.peers.aside = self.core.aside
         self.clients = ClientPort(
             self.zmq,
             context.fds["client"],
             context.fds.get("client_tcp"),
             context.home / "keys",
             context.config.client.authorized_keys,
+            self.letters,
         )
-        self.requests = Requests(self.core, self.store, self.peers, str(context.home))
+        self.requests = Requests(self.core, self.store, self.peers, str(context.home), self.letters)
         self.requests.counted = self.counting.request
-        self.followers = Followers()
+        self.requests.totals = self.counting.totals
+        self.feeder = Feeder(self.store, self.core, self.peers, self.requests)
         self.linger = Linger()
         self._lazy = 0
         """Messages that were posted and not yet sent, since nobody waits for them."""
         self._stop_at_s: float | None = None
-        self._followed_s = self._watched_s = 0.0
-        self._fed_position = 0
         self.poller = zmq.Poller()
+        self.waiter = Waiter(self.poller)
         for sock in (self.peers.socket, *self.clients.sockets):
             self.poller.register(sock, zmq.POLLIN)
         self.poller.register(self.supervised.socket.fileno(), zmq.POLLIN)
+        self._take_control(first_words, time.monotonic())
 
     def _load(self, policy_version: str) -> None:
         """Take over the state on disk, and record that this gate began."""
@@ -104,6 +121,11 @@ class Gate:
         core.system_seq = store.next_seq(0) or 0
         if (counts := store.get_meta(COUNTS)) is not None:
             core.counts = msgspec.msgpack.decode(counts, type=dict[str, int])
+        core.restore_freezes(store.get_meta(FROZEN))
+        for key, value in store.items("keys", ASIDE):
+            if not key.startswith(ASIDE):
+                break
+            core.restore_aside(value)
         for key, _ in store.items("keys", OPEN):
             if not key.startswith(OPEN):
                 break
@@ -128,7 +150,7 @@ class Gate:
         """Serve until stopped."""
         self._commit()
         self.requests.ready = True
-        self.supervised.say(m.Ready())
+        self.supervised.say(m.Ready(self.context.enforced))
         while True:
             if self._stop_at_s is not None and (not self.core.owes or time.monotonic() >= self._stop_at_s):
                 break
@@ -136,9 +158,10 @@ class Gate:
                 self._send_all()
             timeout = self._timeout_ms()
             self.counting.write(idle=timeout != 0)
+            self.phase.subject("")
             if timeout != 0:
                 self.phase.write(Phase.IDLE)
-            events = self.poller.poll(timeout)
+            events = self.waiter.poll(timeout)
             self.phase.write(Phase.RUN)
             self._read(dict(events))
             self._push()
@@ -159,7 +182,7 @@ class Gate:
             return 0
         now_s = time.monotonic()
         dues = [
-            due for due in (self.peers.due(), self.requests.next_due(), self._feed_due()) if due is not None
+            due for due in (self.peers.due(), self.requests.next_due(), self.feeder.due()) if due is not None
         ]
         if (deadline := self.core.next_deadline_ns()) is not None:
             dues.append(now_s + (deadline - time.time_ns()) / 1e9)
@@ -172,11 +195,15 @@ class Gate:
     def _read(self, ready: dict[Any, int]) -> None:
         now_s, now_ns = time.monotonic(), time.time_ns()
         if self.supervised.socket.fileno() in ready:
-            self._read_control(now_s)
+            self._take_control(self.supervised.hear(), now_s)
         for peer, message in self.peers.receive(now_s):
-            self._handle(peer, message, now_ns)
+            subject = subject_of(message)
+            self.phase.subject(subject)
+            if not self.ward.turns_away(peer, message, subject):
+                self._handle(peer, message, now_ns)
         for sender, data in self.clients.receive():
-            self.requests.take(sender, data, now_ns, now_s)
+            with self.phase.at(Phase.WORK if len(data) > BULKY_BYTES else Phase.RUN):
+                self.requests.take(sender, data, now_ns, now_s)
         self.core.on_time(now_ns)
 
     def _handle(self, peer: Peer, message: Any, now_ns: int) -> None:
@@ -193,25 +220,28 @@ class Gate:
                 core.on_ended(message, peer.role, peer.index, now_ns)
             case m.StagedDiff() if peer.role == "executor":
                 core.on_staged(message, peer.index, now_ns)
-            case m.Keeping() if peer.role == "executor":
-                core.on_keeping(message, peer.index)
+            case m.Halted() | m.Keeping() if peer.role == "executor":
+                core.on_notice(message, peer.index)
             case m.Follow() if peer.role == "memory":
-                self.followers.follow(message.name, peer.role, peer.index, message.after)
+                self.feeder.followers.follow(message.name, peer.role, peer.index, message.after)
             case m.Followed() if peer.role == "memory":
-                self.followers.confirm(message.name, message.position)
+                self.feeder.followers.confirm(message.name, message.position)
             case m.Hello():
-                self.followers.gone(peer.role, peer.index)
+                self.feeder.followers.gone(peer.role, peer.index)
                 core.worker_up(peer.role, peer.index, Epoch(peer.epoch), now_ns)
+            case m.DeadLetter():
+                self.ward.told(peer, message)
             case _:
-                print(
-                    f"dropped a {type(message).__name__} of {peer.role}.{peer.index}: not its to say",
-                    file=sys.stderr,
-                )
+                self.ward.not_its_to_say(peer, message)
 
-    def _read_control(self, now_s: float) -> None:
-        for message in self.supervised.hear():
+    def _take_control(self, messages: list[Any], now_s: float) -> None:
+        for message in messages:
             if isinstance(message, m.Epochs):
                 self.peers.allow(message)
+            elif isinstance(message, m.Drain):
+                self.core.on_drain(message, time.time_ns())
+            elif isinstance(message, m.Poison):
+                self.ward.take(message, time.time_ns())
             elif isinstance(message, m.Stop):
                 self._stop_at_s = now_s + message.deadline_s
 
@@ -237,34 +267,47 @@ class Gate:
 
     def _commit(self) -> None:
         """Write and sync the round; then send what waited for it, and carry out the gate's own calls."""
+        self.phase.subject("")  # From here on it is no single message's doing.
         done = self.core.take_round()
         if not done.empty():
             self.phase.write(Phase.SYNC)
             self._write(done)
             self.phase.write(Phase.RUN)
         now_s = time.monotonic()
+        for quarantined in self.ward.confirmed():
+            self.supervised.say(quarantined)
         for item in done.assign:
             if self.core.tasks.get(item.task.no) is item.task:
+                self.phase.subject(tend_subject(item.task.id))
                 for message in assignment(self.store, self.core, item.task):
                     self.peers.post("brain", item.brain, message)
         for role, index, message in done.after:
             self.peers.post(role, index, message)
         self.peers.acknowledge(now_s)
-        for kill in done.kills:
-            self._kill(kill)
-        for peer in self.peers.take_stuck():
-            self.supervised.say(m.KillWorker(peer.role, peer.index, peer.epoch, "its mailbox is full"))
+        self._complain(done)
         self.requests.flush()
         if self.core.owes:
             self.core.committed(time.time_ns())
             self._push()
         if not self._lazy or done.after or done.assign:
             self._send_all()
-        self._feed(now_s)
+        for drained in self.core.take_drained():
+            self.supervised.say(drained)
+        self.feeder.feed(now_s)
+
+    def _complain(self, done: Round) -> None:
+        """Tell the supervisor of workers that don't do what they should."""
+        for kill in done.kills:
+            self._kill(kill)
+        for peer in self.peers.take_stuck():
+            self.supervised.say(m.KillWorker(peer.role, peer.index, peer.epoch, "its mailbox is full"))
+        for peer in self.peers.take_silent():
+            self.supervised.say(m.Unanswered(peer.role, peer.index, peer.epoch))
 
     def _write(self, done: Round) -> None:
         began = time.perf_counter()
         with self.store.begin() as batch:
+            batch.fence = self._fence
             for number, task_id in done.new_tasks:
                 if batch.new_task(task_id) != number:
                     raise AssertionError("the journal counts tasks otherwise than the core")
@@ -281,8 +324,12 @@ class Gate:
             for number, summary in done.ended.items():
                 batch.put_head(number, summary)
                 batch.delete_key(OPEN + number.to_bytes(8, "big"))
+            if done.frozen is not None:
+                batch.put_meta(FROZEN, done.frozen)
             if done.ended:
                 batch.put_meta(COUNTS, msgspec.msgpack.encode(self.core.counts))
+            for name, aside in done.aside.items():
+                batch.delete_key(ASIDE + name) if aside is None else batch.put_key(ASIDE + name, aside)
             for key, number in done.submissions:
                 batch.put_key(key, number.to_bytes(8, "big"))
             batch.commit()
@@ -293,50 +340,10 @@ class Gate:
         if epoch is not None:
             self.supervised.say(m.KillWorker(kill.role, kill.index, epoch, kill.reason))
 
-    # -- those who read the journal --------------------------------------------------------------------
-    def _feed_due(self) -> float | None:
-        last = self.store.last_position
-        dues = []
-        if self.followers.hungry(last):
-            dues.append(self._followed_s + FOLLOW_EVERY_S)
-        if self.requests.watching and self._fed_position < last:
-            dues.append(self._watched_s + WATCH_EVERY_S)
-        return min(dues) if dues else None
-
-    def _feed(self, now_s: float) -> None:
-        last = self.store.last_position
-        wait_over = (due := self.requests.next_due()) is not None and due <= now_s
-        if self.requests.watching and (
-            wait_over or (self._fed_position < last and now_s - self._watched_s >= WATCH_EVERY_S)
-        ):
-            self._watched_s, self._fed_position = now_s, last
-            self.requests.feed_watches(now_s)
-        if now_s - self._followed_s < FOLLOW_EVERY_S:
-            return
-        for follower in self.followers.hungry(last):
-            self._followed_s = now_s
-            found = self.store.scan(follower.sent + 1, BATCH_RECORDS, BATCH_BYTES)
-            records = tuple(
-                m.JournalRecord(one.position, self._task_id(one.task_no), one.seq, one.payload)
-                for one in found
-            )
-            follower.sent = found[-1].position
-            self.peers.post(follower.role, follower.index, m.Records(records))
-        self.peers.flush(now_s)
-
-    def _task_id(self, number: int) -> Any:
-        if number == 0:
-            return ""
-        task = self.core.tasks.get(number)
-        if task is not None:
-            return task.id
-        head = self.store.head(number)
-        return decode_head(head).id if head is not None else ""
-
 
 def router_of_workers(context: zmq.Context[Any], worker: Context) -> zmq.Socket[bytes]:
-    """The socket to which workers connect."""
-    return router(context, worker.fds["gate"], LINK_LIMIT_BYTES)
+    """The socket to which workers connect. An identity is its first owner's: another has shown no secret."""
+    return router(context, worker.fds["gate"], LINK_LIMIT_BYTES, handover=False)
 
 
 def _digest(context: Context) -> str:
@@ -349,7 +356,7 @@ def main(context: Context) -> None:
         gate = Gate(context)
         gate.run()
     except HomeostatError as error:
-        Supervised(context).fatal(error)
+        Supervised(context.control).fatal(error)
         sys.exit(error.exit_code)
     gate.store.close()
     os._exit(0)

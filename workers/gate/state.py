@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from ...proto.ids import EffectClass, Key, TaskId, TaskStatus
-from ...proto.records import Limits
+from ...proto.records import Call, Limits
 
 
 class OpenCall(msgspec.Struct, array_like=True):
@@ -34,6 +34,8 @@ class OpenCall(msgspec.Struct, array_like=True):
     aborts: int = 0
     executor: int = 0
     """Index of the executor whose ledger and stages hold this call, whatever the configuration says later."""
+    halted_ns: int = 0
+    """Frozen: since when its deadline stands still. Of no meaning once the call is not open any more."""
 
     @property
     def is_open(self) -> bool:
@@ -81,6 +83,17 @@ class Task(msgspec.Struct, array_like=True):
     ending: TaskStatus = "cancelled"
     waiting_until_ns: int = 0
     """In doubt or waiting for a person: when the deadline ends it."""
+    report: str = ""
+    """Why it is quarantined, for a person; it becomes the result."""
+
+    kept: tuple[Call, ...] = ()
+    """Frozen: calls that the model proposed and that are not decided yet."""
+    frozen_at_ns: int = 0
+    """Frozen: since when its wall time stands still."""
+    frozen_ns: int = 0
+    """How long its wall time stood still before that."""
+    thawed_status: TaskStatus = "running"
+    """Frozen: the status to come."""
 
     @property
     def acting(self) -> bool:
@@ -91,6 +104,11 @@ class Task(msgspec.Struct, array_like=True):
     def thinking(self) -> bool:
         """It is the brain's turn."""
         return not self.calls and self.status in ("queued", "running")
+
+    @property
+    def expects_answer(self) -> bool:
+        """A model's answer to the step at hand is taken: frozen or not, it is on its way."""
+        return self.thinking or (self.status == "frozen" and not self.calls and not self.kept)
 
 
 class Summary(msgspec.Struct, array_like=True, frozen=True):

@@ -19,12 +19,18 @@ from ...proto import records as r
 from ...proto.config import Agent, Config
 from ...proto.ids import ENDED, Role, TaskStatus
 from .effects import Append, AssignTask, Round
+from .freezes import Freezes
+from .held import Held
 from .pipeline.decide import Pipeline
 from .state import OpenCall, Summary, Task, encode_summary
 
 
 def _uncounted(_name: str, _value: Any) -> None:
     """Nobody counts."""
+
+
+def _unsaid(_subject: str) -> None:
+    """Nobody reads it."""
 
 
 class Tasks:
@@ -47,16 +53,23 @@ class Tasks:
         """Living brains: index to epoch."""
         self._knows: dict[int, int] = {}
         """Epoch of the brain that was told of a task and of all its steps so far."""
+        self.freezes = Freezes()
+        self._still: set[str] = set()
+        """Keys of frozen calls of which their executor said that they stand still."""
         self._texts: dict[int, dict[int, m.Observation]] = {}
         """Observations of the current step, until it is complete."""
         self._ahead: dict[int, deque[m.Propose]] = {}
         """What a brain will propose next as long as all goes well; only in memory, it will say so again."""
         self._own: list[tuple[int, int]] = []
         """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
+        self.held = Held()
+        """Workers that are being drained."""
         self._soonest_ns: int | None = None
         """No deadline passes before this."""
         self.observed: Callable[[str, Any], None] = _uncounted
         """Counts for the metrics."""
+        self.at_hand: Callable[[str], None] = _unsaid
+        """Says what is being done, should this process not survive it (proto/subjects.py)."""
 
     # -- recovery --------------------------------------------------------------------------------------
     def restore(self, task: Task) -> None:
@@ -66,8 +79,10 @@ class Tasks:
         for call in task.calls:
             if call.is_open:
                 self.by_key[call.key] = task
-                if call.runs_in == "gate":
+                if call.runs_in == "gate" and not call.halted_ns:
                     self._own.append((task.no, call.index))
+                elif call.runs_in == "executor" and call.executor != self.executor_of(task):
+                    self.held.away.add(call.key)
 
     def orphaned(self) -> int | None:
         """The highest index of an executor that has open calls and is configured no more."""
@@ -128,10 +143,17 @@ class Tasks:
         brain = self.brain_of(task)
         if self._knows.pop(task.no, None) == self.brains.get(brain, -1):
             self.round.now.append(("brain", brain, m.Drop(task.id)))
-        self.round.after.append(("executor", self.executor_of(task), m.EndTask(task.id)))
+        for executor in range(self.config.workers.executors):  # Another one may have stood in for its own.
+            self.round.after.append(("executor", executor, m.EndTask(task.id)))
         self.observed("task", task.status)
 
     # -- who serves a task -----------------------------------------------------------------------------
+    def places(self) -> frozenset[tuple[str, int]]:
+        """All workers that can be sent anything."""
+        count = self.config.workers
+        brains = {("brain", index) for index in range(count.brains)}
+        return frozenset({*brains, *(("executor", index) for index in range(count.executors)), ("memory", 0)})
+
     def brain_of(self, task: Task) -> int:
         """One brain a task."""
         return task.no % self.config.workers.brains
@@ -139,6 +161,21 @@ class Tasks:
     def executor_of(self, task: Task) -> int:
         """One executor a workspace, so that it has one master."""
         return crc32(task.workspace.encode()) % self.config.workers.executors
+
+    def executor_for_call(self, task: Task) -> int:
+        """Its own, unless that is drained, or another still has a call open in the same workspace."""
+        own = self.executor_of(task)
+        if not self.held.away and not self.held.executors:
+            return own
+        self.held.away &= self.by_key.keys()
+        for other in self.tasks.values():
+            if other.workspace == task.workspace:
+                for call in other.calls:
+                    if call.is_open and call.runs_in == "executor":
+                        return call.executor
+        count = self.config.workers.executors
+        others = ((own + step) % count for step in range(count))
+        return next((index for index in others if not self.held.holds("executor", index)), own)
 
     def carrier(self, call: OpenCall) -> tuple[Role, int]:
         """The worker that carries a call out."""
@@ -151,8 +188,11 @@ class Tasks:
         return self.config.agent_named(task.agent) or Agent(name=task.agent)
 
     def assign(self, task: Task) -> None:
-        """Give a task to its brain, if that lives."""
+        """Give a task to its brain, if that lives and takes work."""
         brain = self.brain_of(task)
+        if self.held.holds("brain", brain):
+            self._knows.pop(task.no, None)
+            return
         if (epoch := self.brains.get(brain)) is not None:
             self._knows[task.no] = epoch
             self.round.assign.append(AssignTask(brain, task))

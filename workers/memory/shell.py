@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from ...proto.errors import DiskFullError
 from ...proto.messages import JournalRecord, ToMemory
+from ..phase import Phase
 from .core import (
     Core,
     Due,
@@ -66,6 +67,10 @@ class Memory:
             self._perform(effect)
 
     def _perform(self, effect: Effect) -> None:
+        with self._loop.phase.at(Phase.WORK):  # A search has its own limit, and a batch ends with a sync.
+            self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
         match effect:
             case Post():
                 self._loop.post(effect.message)

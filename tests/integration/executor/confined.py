@@ -39,7 +39,7 @@ def main() -> None:
         config=Config(),
         fds={"zygote": int(sys.argv[2])},
     )
-    confine.apply(context)
+    confine.apply(context.role, context.home, context.config)
     play(context, msgspec.msgpack.decode(bytes.fromhex(sys.argv[3]), type=m.Execute))
 
 

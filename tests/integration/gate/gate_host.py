@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import prctl
+import zmq
 
 from homeostat.proto.config import from_bytes
 from homeostat.workers.gate import shell
@@ -37,6 +38,8 @@ def main() -> None:
             home,
             from_bytes(bytes.fromhex(config)),
             json.loads(fds),
+            "",
+            zmq.Context(io_threads=1),
         )
     )
 

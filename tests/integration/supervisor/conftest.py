@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.supervised import SETTINGS, Supervised
+from tests.integration.supervisor.hosted import Hosted
 
 
 @pytest.fixture
@@ -24,6 +25,20 @@ def supervise(home: Path) -> Iterator[Callable[..., Supervised]]:
 
     def start(settings: str = SETTINGS, fake: str = "") -> Supervised:
         started.append(Supervised(home, settings, fake))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def host(home: Path) -> Iterator[Callable[..., Hosted]]:
+    """Start hosted trees on this home; they are gone afterwards, with everything they started."""
+    started: list[Hosted] = []
+
+    def start(*groups: str, **options: str) -> Hosted:
+        started.append(Hosted(home, *groups, **options))
         return started[-1]
 
     yield start

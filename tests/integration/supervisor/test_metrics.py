@@ -103,8 +103,10 @@ def test_counters_go_on_when_their_worker_was_restarted(tmp_path: Path) -> None:
     assert seen['homeostat_commit_seconds_bucket{le="0.0025"}'] == 3
     assert seen['homeostat_call_seconds_bucket{class="read",le="+Inf"}'] == 3
     assert sorted(path.name for path in folder.glob("*/*")) == [
-        "counter_brain.1.db", "counter_gate.0.db", "histogram_brain.1.db", "histogram_gate.0.db",
-    ]  # fmt: skip
+        f"{kind}_{name}.db"
+        for kind in ("counter", "gauge_sum", "histogram")
+        for name in ("brain.1", "gate.0")
+    ]
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

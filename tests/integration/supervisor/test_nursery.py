@@ -32,39 +32,40 @@ class Asker:
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "homeostat.workers.nursery", "--fd", str(theirs.fileno()),
              "--config-fd", str(settings), "--supervisor", str(claimed_pid),
-             "--entry", "tests.fakes.worker:main"],
+             "--entry", "tests.fakes.worker:arm"],
             pass_fds=[theirs.fileno(), settings], env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         theirs.close()
         os.close(settings)
-        self.controls: list[socket.socket] = []
-        self.known = {*self.others, self.process.pid}
+        self.sockets: list[socket.socket] = []
 
-    def start(self) -> m.Forked | m.ForkFailed:
-        """Ask for a worker; its control socket is ours to hang up at the end."""
+    def park(self) -> socket.socket:
+        """Ask for a parked worker; its socket is ours to hang up at the end."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.controls.append(ours)
+        ours.settimeout(20)
+        self.sockets.append(ours)
+        park = m.Park("memory", len(self.sockets), str(self.home), None, None)
+        socket.send_fds(self.socket, [codec.encode(park)], [theirs.fileno()])
+        theirs.close()
+        return ours
+
+    def parked(self) -> tuple[socket.socket, int]:
+        """A parked worker's socket, and its pid."""
+        ours = self.park()
+        return ours, introduced(ours)
+
+    def start(self, worker: socket.socket) -> None:
+        """Let it begin."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sockets.append(ours)
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         message = m.WorkerStart(
-            "memory", 0, 7, b"s" * 16, str(self.home), config.to_bytes(config.Config()), None, None,
-            os.getpid(), ("control", "log"),
-        )  # fmt: skip
-        socket.send_fds(self.socket, [codec.encode(message)], [theirs.fileno(), log])
+            "memory", 0, 7, b"s" * 16, str(self.home), config.to_bytes(config.Config()), ("control", "log")
+        )
+        socket.send_fds(worker, [codec.encode(message)], [theirs.fileno(), log])
         theirs.close()
         os.close(log)
-        data, fds, _, _ = socket.recv_fds(self.socket, 65536, 4)
-        answer: m.Forked | m.ForkFailed = codec.FROM_NURSERY.decode(data)
-        assert len(fds) == isinstance(answer, m.Forked)
-        for fd in fds:
-            os.close(fd)
-        return answer
-
-    def parked(self) -> int:
-        """Pid of the worker that waits for a start."""
-        return eventually(
-            lambda: next((pid for pid in children() - self.known if alive(pid)), None), "a parked worker"
-        )
 
     def ended(self) -> tuple[int, str]:
         """Wait for the nursery's end: exit code, errors."""
@@ -73,9 +74,18 @@ class Asker:
 
     def close(self) -> None:
         """Hang up: nursery and workers end by themselves."""
-        for one in (self.socket, *self.controls):
+        for one in (self.socket, *self.sockets):
             one.close()
         self.ended()
+
+
+def introduced(worker: socket.socket) -> int:
+    """The pid of which a parked worker tells, with a descriptor of it."""
+    data, fds, _, _ = socket.recv_fds(worker, 65536, 4)
+    message: m.Parked = codec.FROM_PARKED.decode(data)
+    assert len(fds) == 1
+    os.close(fds[0])
+    return message.pid
 
 
 @pytest.fixture
@@ -94,9 +104,9 @@ def asker(tmp_path: Path) -> Iterator[Asker]:
 def test_worker_does_not_begin_when_its_parent_is_not_the_supervisor(tmp_path: Path) -> None:
     """A worker that was adopted by anybody else would outlive its supervisor."""
     stranger = Asker(tmp_path, os.getpid())  # This process is no subreaper: init adopts the worker.
-    code, errors = stranger.ended()
-    assert code == 1
-    assert "and not the supervisor" in errors
+    assert stranger.park().recv(1) == b""
+    stranger.socket.close()
+    assert "and not the supervisor" in stranger.ended()[1]
     stranger.close()
 
 
@@ -107,45 +117,72 @@ def test_nursery_ends_when_its_parent_is_not_the_supervisor(tmp_path: Path) -> N
     stranger.close()
 
 
-def test_nursery_ends_when_its_supervisor_hangs_up(asker: Asker) -> None:
-    """The end of the socket is the end of the nursery and of the worker that it had parked."""
-    parked = asker.parked()
+def test_nursery_and_parked_worker_end_when_the_supervisor_hangs_up(asker: Asker) -> None:
+    """Each by the end of its own socket."""
+    worker, pid = asker.parked()
     asker.socket.shutdown(socket.SHUT_RDWR)
-    assert asker.ended() == (0, "")
-    eventually(lambda: not alive(parked), "the end of the parked worker")
+    assert asker.process.wait(20) == 0
+    assert alive(pid)
+    worker.close()
+    eventually(lambda: not alive(pid), "the end of the parked worker")
 
 
 def test_parked_worker_becomes_the_one_that_is_asked_for(asker: Asker) -> None:
-    """A start waits for no fork: the process is there already, and another is parked for the next."""
-    parked = asker.parked()
-    answer = asker.start()
-    assert answer == m.Forked("memory", 0, 7, parked)
+    """A start waits for no fork: the process is there already."""
+    worker, pid = asker.parked()
+    asker.start(worker)
     eventually(lambda: "start epoch=7" in asker.log.read_text(), "the worker's entry")
-    asker.known.add(parked)
-    assert asker.parked() != parked
+    assert f"pid={pid} ppid={os.getpid()}" in asker.log.read_text()
 
 
-def test_nursery_ends_when_its_parked_worker_dies(asker: Asker) -> None:
-    """A start may have died with it: only the supervisor can know, and it asks a new nursery."""
-    os.kill(asker.parked(), signal.SIGKILL)
-    assert asker.ended()[0] == 1
+def test_worker_begins_when_its_start_was_sent_before_it_was_forked(asker: Asker) -> None:
+    """Without a spare, a start waits in the socket for the worker that is being made."""
+    worker = asker.park()
+    asker.start(worker)
+    pid = introduced(worker)
+    eventually(lambda: asker.log.exists() and f"pid={pid}" in asker.log.read_text(), "the worker's entry")
+
+
+def test_parked_worker_lives_on_when_the_nursery_is_killed(asker: Asker) -> None:
+    """It needs its nursery no more."""
+    worker, pid = asker.parked()
+    asker.process.kill()
+    asker.process.wait(20)
+    asker.start(worker)
+    eventually(lambda: asker.log.exists() and f"pid={pid}" in asker.log.read_text(), "the worker's entry")
+
+
+def test_question_ends_when_the_nursery_dies_before_it_has_read_it(asker: Asker) -> None:
+    """What nobody will answer is not waited for."""
+    asker.parked()
+    asker.process.send_signal(signal.SIGSTOP)
+    worker = asker.park()
+    asker.process.kill()
+    assert worker.recv(1) == b""
 
 
 def test_nursery_has_one_thread_and_nothing_open_when_it_waits(asker: Asker) -> None:
     """Threads and open files would be inherited by every worker."""
-    asker.start()
+    asker.parked()
     process = Path(f"/proc/{asker.process.pid}")
-    eventually(lambda: len(list((process / "fd").iterdir())) == 5, "stdio, the socket and a pipe")
+    eventually(lambda: len(list((process / "fd").iterdir())) == 4, "stdio and the socket")
     assert len(list((process / "task").iterdir())) == 1
 
 
+def test_parked_worker_has_nothing_open_when_it_waits(asker: Asker) -> None:
+    """A fork inherits no unexpected descriptor: standard streams and the socket of its start."""
+    _, pid = asker.parked()
+    eventually(
+        lambda: b"(parked)" in Path(f"/proc/{pid}/cmdline").read_bytes(), "the name of a parked worker"
+    )
+    assert len(list(Path(f"/proc/{pid}/fd").iterdir())) == 4
+
+
 def test_nursery_goes_on_when_a_worker_dies_as_soon_as_it_was_told_of(asker: Asker) -> None:
-    """Workers are killed at any moment; only an unanswered start costs the nursery."""
+    """Workers are killed at any moment."""
     for _ in range(20):
-        answer = asker.start()
-        assert isinstance(answer, m.Forked)
-        asker.known.add(answer.pid)
-        os.kill(answer.pid, signal.SIGKILL)
+        _, pid = asker.parked()
+        os.kill(pid, signal.SIGKILL)
     assert asker.process.poll() is None
 
 
@@ -155,11 +192,11 @@ def test_nursery_says_so_when_the_kernel_refuses_a_fork(asker: Asker) -> None:
     asker.parked()
     former = resource.prlimit(asker.process.pid, resource.RLIMIT_NPROC)
     resource.prlimit(asker.process.pid, resource.RLIMIT_NPROC, (1, former[1]))
-    assert isinstance(asker.start(), m.Forked)  # was parked before
-    assert asker.start() == m.ForkFailed("memory", 0, 7, os.strerror(errno.EAGAIN))
+    assert asker.park().recv(1) == b""
+    failed: m.ForkFailed = codec.FROM_NURSERY.decode(asker.socket.recv(65536))
+    assert failed == m.ForkFailed(2, os.strerror(errno.EAGAIN))
     resource.prlimit(asker.process.pid, resource.RLIMIT_NPROC, former)
-    assert isinstance(asker.start(), m.ForkFailed | m.Forked)
-    assert isinstance(asker.start(), m.Forked)
+    asker.parked()
 
 
 def test_nursery_and_parked_worker_die_when_the_supervisor_is_killed(tmp_path: Path) -> None:
@@ -168,7 +205,7 @@ def test_nursery_and_parked_worker_die_when_the_supervisor_is_killed(tmp_path: P
         "import os, sys, time, prctl; from pathlib import Path; prctl.set_child_subreaper(True);"
         "from tests.integration.supervisor.test_nursery import Asker;"
         "a = Asker(Path(sys.argv[1]), os.getpid());"
-        "print(a.process.pid, a.parked(), flush=True); time.sleep(60)"
+        "print(a.process.pid, a.parked()[1], flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True,

@@ -38,7 +38,7 @@ def test_worker_holds_only_its_own_descriptors_when_started(supervise: Supervise
     """No worker inherits a descriptor of another, of the nursery or of the supervisor."""
     supervised = supervise()
     supervised.ready()
-    expected = {"brain.0": 2, "memory.0": 2, "executor.0": 3, "zygote.0": 2, "gate.0": 4}
+    expected = {"brain.0": 4, "memory.0": 4, "executor.0": 5, "zygote.0": 2, "gate.0": 6}
     for name, count in expected.items():
         note = starts(supervised.log(name))[0]
         assert len(note["open"].split(",")) == 3 + count + 1, note  # and the descriptor that lists them
@@ -74,7 +74,11 @@ def test_new_gate_hears_of_everyone_and_everyone_of_it_when_it_was_killed(superv
     for name in ("brain.0", "executor.0", "memory.0"):
         eventually(heard(name), f"{name} hears")
     assert f"gateepoch epoch={epoch}" not in supervised.log("zygote.0")
-    first_words = supervised.log("gate.0").split("start ")[2].splitlines()[1]
+    first_words = next(
+        line
+        for line in supervised.log("gate.0").split("start ")[2].splitlines()
+        if line.startswith("epochs ")
+    )
     for name in ("brain.0", "executor.0", "memory.0"):
         assert f"{name}.1." in first_words or f"{name}.{supervised.worker(name).epoch}." in first_words
 
@@ -86,7 +90,10 @@ def test_zygote_lives_and_gets_a_new_owner_when_its_executor_is_killed(supervise
     zygote, executor = supervised.worker("zygote.0"), supervised.worker("executor.0")
     os.kill(supervised.pid("executor.0"), signal.SIGKILL)
     epoch = supervised.again("executor.0", executor.epoch).epoch
-    assert supervised.worker("zygote.0") == zygote
+    assert (supervised.worker("zygote.0").pid, supervised.worker("zygote.0").epoch) == (
+        zygote.pid,
+        zygote.epoch,
+    )
     eventually(lambda: f"owner epoch={epoch} fds=1" in supervised.log("zygote.0"), "the new owner")
 
 
@@ -187,23 +194,52 @@ key_env = "FAKE_KEY"
             assert b"sk-made-up" not in environment.read_bytes()
 
 
-def test_start_is_asked_for_again_when_the_parked_worker_dies(supervise: Supervise) -> None:
+def parked(supervised: Supervised, role: str) -> int:
+    """Pid of the worker that waits for the next start of a role."""
+    name = f"homeostat: {role} (parked)".encode()
+
+    def found() -> int | None:
+        tasks = Path(f"/proc/{supervised.process.pid}/task").glob("*/children")
+        pids = [int(word) for path in tasks for word in path.read_text().split()]
+        return next((pid for pid in pids if name in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
+
+    return eventually(found, f"a parked {role}")
+
+
+def test_worker_is_its_role_s_spare_when_it_comes_back(supervise: Supervise) -> None:
+    """The one that waited is the next incarnation, and another waits after that."""
+    supervised = supervise()
+    supervised.ready()
+    for role in ("gate", "memory", "zygote", "executor", "brain"):
+        spare, before = parked(supervised, role), supervised.worker(f"{role}.0")
+        assert supervised.worker(f"{role}.0").spare
+        os.kill(supervised.pid(f"{role}.0"), signal.SIGKILL)
+        assert supervised.again(f"{role}.0", before.epoch).pid == spare
+        eventually(lambda role=role, spare=spare: parked(supervised, role) != spare, "the next spare")  # type: ignore[misc]
+
+
+def test_spare_is_rebuilt_without_touching_workers_when_killed(supervise: Supervise) -> None:
     """Whoever kills the process that waits for the next start costs some time, and no worker."""
     supervised = supervise()
     supervised.ready()
+    spare, nursery = parked(supervised, "memory"), supervised.nursery()
+    before = [(worker.pid, worker.epoch) for worker in supervised.status().workers]
+    os.kill(spare, signal.SIGKILL)
+    eventually(lambda: parked(supervised, "memory") != spare, "another spare")
+    assert [(worker.pid, worker.epoch) for worker in supervised.status().workers] == before
+    assert supervised.nursery() == nursery
+    assert "event=spare_lost role=memory" in supervised.log("supervisor")
 
-    def parked() -> int | None:
-        known = {worker.pid for worker in supervised.status().workers} | {supervised.nursery()}
-        tasks = Path(f"/proc/{supervised.process.pid}/task").glob("*/children")
-        strangers = {int(word) for path in tasks for word in path.read_text().split()} - known
-        return next(iter(strangers), None)
 
-    nursery, epoch = supervised.nursery(), supervised.worker("memory.0").epoch
-    victim = eventually(parked, "a parked worker")
-    os.kill(victim, signal.SIGKILL)
-    os.kill(supervised.pid("memory.0"), signal.SIGKILL)
+def test_worker_comes_back_when_it_is_killed_with_its_spare_and_the_nursery(supervise: Supervise) -> None:
+    """Then a start waits until another nursery has made another worker."""
+    supervised = supervise()
+    supervised.ready()
+    victims = (parked(supervised, "memory"), supervised.nursery(), supervised.pid("memory.0"))
+    epoch = supervised.worker("memory.0").epoch
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
     supervised.again("memory.0", epoch)
-    assert supervised.nursery() != nursery
 
 
 def test_zygote_is_restarted_with_its_executor_when_that_says_it_hangs(supervise: Supervise) -> None:

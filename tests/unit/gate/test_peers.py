@@ -114,6 +114,18 @@ def test_peers_give_up_a_worker_whose_mailbox_is_full(wire: Wire, monkeypatch: p
     assert wire.peers.due() is None
 
 
+def test_peers_tell_how_much_mail_waits(wire: Wire) -> None:
+    """Until it is acknowledged, whether it was sent or not."""
+    wire.hello()
+    for number in range(3):
+        wire.peers.post("brain", 0, m.Drop(TaskId(str(number))))
+    wire.peers.flush(0.0)
+    assert wire.peers.mailboxes() == {"brain.0": 3}
+    wire.dealer.send(link.encode(link.Data(3, 9, 1, 2, (m.Followed("x", 1),))))
+    wire.arrived()
+    assert wire.peers.mailboxes() == {"brain.0": 1}
+
+
 def test_peers_queue_nothing_for_a_worker_that_is_away(wire: Wire) -> None:
     """It gets its state afresh when it comes."""
     wire.peers.post("executor", 0, m.Forget(Key("k")))

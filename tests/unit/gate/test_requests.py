@@ -17,7 +17,7 @@ from homeostat.workers.gate.journal.store import Store
 from homeostat.workers.gate.peers import Peers
 from homeostat.workers.gate.requests import Requests
 from homeostat.workers.gate.state import Task
-from tests.unit.gate.core_stand import NOTE, REFUSED, SECOND, Stand, call
+from tests.unit.gate.core_stand import NOTE, REFUSED, SECOND, SHELL, Stand, call
 
 
 class Mouth:
@@ -42,6 +42,10 @@ class NoPeers:
     def names(self) -> list[str]:
         """Nobody."""
         return []
+
+    def mailboxes(self) -> dict[str, int]:
+        """Of nobody."""
+        return {}
 
 
 class Desk:
@@ -348,6 +352,48 @@ def test_status_counts_tasks_by_status(desk: Desk) -> None:
     (reply,) = desk.say(wire.Status()).heard
     assert (reply.tasks["open"], reply.tasks["queued"], reply.tasks["cancelled"]) == (1, 1, 1)
     assert reply.position == desk.store.last_position
+
+
+def test_status_lists_the_oldest_and_the_newest_open_tasks(desk: Desk) -> None:
+    """Oldest first, half of each where there are more than asked for; none unless asked for."""
+    ids = [desk.submit().id for _ in range(5)]
+    desk.say(wire.Cancel(task=ids.pop(1)))
+    desk.commit()
+    asked = {limit: desk.say(wire.Status(open_limit=limit)).heard[0].open for limit in (0, 1, 3, 4, 9)}
+    assert {limit: [row.task for row in rows] for limit, rows in asked.items()} == {
+        0: [],
+        1: ids[-1:],
+        3: [ids[0], *ids[-2:]],
+        4: ids,
+        9: ids,
+    }
+    assert (asked[4][0].status, asked[4][0].step, asked[4][0].tool) == ("queued", 0, "")
+
+
+def test_status_names_the_call_under_way(desk: Desk) -> None:
+    """Of the step at hand; an ended call is none."""
+    task = desk.submit()
+    desk.stand.propose(task, SHELL)
+    desk.commit()
+    (row,) = desk.say(wire.Status(open_limit=1)).heard[0].open
+    assert (row.task, row.status, row.tool) == (task.id, "running", "shell.run")
+
+
+@pytest.mark.parametrize("limit", [-1, 1_001])
+def test_status_refuses_a_limit_out_of_bounds(desk: Desk, limit: int) -> None:
+    """It names the field."""
+    (refused,) = desk.say(wire.Status(open_limit=limit)).heard
+    assert (refused.code, refused.field) == ("bad_field", "open_limit")
+
+
+def test_status_tells_the_size_of_the_journal(desk: Desk) -> None:
+    """It is that of the file, to a page that is about to be written."""
+    (before,) = desk.say(wire.Status()).heard
+    for _ in range(20):
+        desk.submit(workspace="")
+    (after,) = desk.say(wire.Status()).heard
+    assert after.journal_bytes > before.journal_bytes > 0
+    assert after.journal_bytes <= (desk.folder / "data.mdb").stat().st_size
 
 
 def test_unknown_task_is_refused_by_name(desk: Desk) -> None:

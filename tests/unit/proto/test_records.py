@@ -36,6 +36,9 @@ RECORDS: dict[str, r.Record] = {
     "model_failed": r.ModelFailed(10, 1, "rate_limit", "slow down", 2),
     "gate_started": r.GateStarted(11, 5, "0.1.0", "p", "c"),
     "worker_started": r.WorkerStarted(12, "brain", 0, 3),
+    "quarantined": r.Quarantined(5, "propose t1 0", "gate.0", 2, "why"),
+    "frozen": r.Frozen(13, "agent", "a", "local", "why"),
+    "thawed": r.Thawed(14, "all", "", "local", ""),
 }
 
 GOLDEN: dict[str, str] = {
@@ -69,7 +72,10 @@ GOLDEN: dict[str, str] = {
     ),
     "model_failed": ("96ac6d6f64656c5f6661696c65640a01aa726174655f6c696d6974a9736c6f7720646f776e02"),
     "gate_started": ("96ac676174655f737461727465640b05a5302e312e30a170a163"),
+    "quarantined": ("96ab71756172616e74696e656405ac70726f706f73652074312030a6676174652e3002a3776879"),
     "worker_started": ("95ae776f726b65725f737461727465640ca5627261696e0003"),
+    "frozen": ("96a666726f7a656e0da56167656e74a161a56c6f63616ca3776879"),
+    "thawed": ("96a67468617765640ea3616c6ca0a56c6f63616ca0"),
 }
 
 

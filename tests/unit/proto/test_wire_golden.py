@@ -25,6 +25,7 @@ CALL = w.CallView(
     verdict="admit",
     outcome=w.OutcomeView(status="ok", text="noted"),
 )
+OPEN = w.OpenTask(task="t1", agent="default", status="running", step=1, accepted_at_ns=5, tool="task.note")
 MESSAGES: dict[str, w.Request | w.Reply] = {
     "submit": w.Submit(rid="1", objective="o", plan=PLAN, key="k", limits=r.Limits()),
     "get": w.Get(rid="1", task="t1"),
@@ -32,7 +33,9 @@ MESSAGES: dict[str, w.Request | w.Reply] = {
     "watch": w.Watch(rid="1", task="t1", cursor=4, wait_s=1.5),
     "cancel": w.Cancel(rid="1", task="t1", reason="why"),
     "resolve": w.Resolve(rid="1", task="t1", key="k", answer="happened"),
-    "status": w.Status(rid="1"),
+    "status": w.Status(rid="1", open_limit=5),
+    "freeze": w.Freeze(rid="1", scope="agent", name="a", reason="why"),
+    "thaw": w.Thaw(rid="1"),
     "submitted": w.Submitted(rid="1", task="t1", created=True, status="queued", cursor=7),
     "task": w.Task(rid="1", task=ROW, steps=[w.StepView(step=0, thought="why", calls=[CALL])]),
     "tasks": w.Tasks(rid="1", tasks=[ROW], next=3),
@@ -44,6 +47,17 @@ MESSAGES: dict[str, w.Request | w.Reply] = {
     ),
     "cancelled": w.Cancelled(rid="1", task="t1", status="cancelled"),
     "resolved": w.Resolved(rid="1", task="t1", status="running"),
+    "frozen": w.Frozen(
+        rid="1", scope="agent", name="a", created=True, since=5, reason="why", tasks=2, moving=1
+    ),
+    "thawed": w.Thawed(
+        rid="1",
+        scope="all",
+        name="",
+        changed=True,
+        since=5,
+        frozen=[w.FreezeView(scope="tool", name="shell.run", since=4, reason="r")],
+    ),
     "status_reply": w.StatusReply(
         rid="1",
         ready=True,
@@ -52,6 +66,21 @@ MESSAGES: dict[str, w.Request | w.Reply] = {
         workers=["brain.0.1"],
         position=8,
         tree_root="ab",
+        mailboxes={"brain.0": 2},
+        totals={"steps": 3},
+        journal_bytes=4096,
+        letters=1,
+        open=[OPEN],
+    ),
+    "letters": w.Letters(rid="1", limit=9, before=4),
+    "dead_letters": w.DeadLetters(
+        rid="1",
+        letters=[
+            w.LetterView(
+                number=3, at_ns=5, reason="undecodable", sender="brain.0.1", size_bytes=2, data="\\xc1x"
+            )
+        ],
+        next=3,
     ),
     "refused": w.Refused(rid="1", code="bad_field", message="m", field="f", expected="e", remedy="r"),
 }
@@ -76,7 +105,21 @@ GOLDEN: dict[str, str] = {
         "86a474797065a77265736f6c7665a47461736ba27431a36b6579a16ba6616e73776572a868617070656e6564a17601a3"
         "726964a131"
     ),
-    "status": ("83a474797065a6737461747573a17601a3726964a131"),
+    "status": ("84a474797065a6737461747573aa6f70656e5f6c696d697405a17601a3726964a131"),
+    "freeze": (
+        "86a474797065a6667265657a65a573636f7065a56167656e74a46e616d65a161a6726561736f6ea3776879a17601a372"
+        "6964a131"
+    ),
+    "thaw": ("86a474797065a474686177a573636f7065a3616c6ca46e616d65a0a6726561736f6ea0a17601a3726964a131"),
+    "frozen": (
+        "8aa474797065a666726f7a656ea573636f7065a56167656e74a46e616d65a161a763726561746564c3a573696e636505"
+        "a6726561736f6ea3776879a57461736b7302a66d6f76696e6701a17601a3726964a131"
+    ),
+    "thawed": (
+        "88a474797065a6746861776564a573636f7065a3616c6ca46e616d65a0a76368616e676564c3a573696e636505a66672"
+        "6f7a656e9184a573636f7065a4746f6f6ca46e616d65a97368656c6c2e72756ea573696e636504a6726561736f6ea172"
+        "a17601a3726964a131"
+    ),
     "submitted": (
         "87a474797065a97375626d6974746564a47461736ba27431a763726561746564c3a6737461747573a6717565756564a6"
         "637572736f7207a17601a3726964a131"
@@ -109,9 +152,19 @@ GOLDEN: dict[str, str] = {
         "85a474797065a87265736f6c766564a47461736ba27431a6737461747573a772756e6e696e67a17601a3726964a131"
     ),
     "status_reply": (
-        "89a474797065ac7374617475735f7265706c79a57265616479c3a776657273696f6ea5302e312e30a57461736b7381a4"
-        "6f70656e00a7776f726b65727391a9627261696e2e302e31a8706f736974696f6e08a9747265655f726f6f74a26162a1"
-        "7601a3726964a131"
+        "8fa474797065ac7374617475735f7265706c79a57265616479c3a776657273696f6ea5302e312e30a57461736b7381a4"
+        "6f70656e00a7776f726b65727391a9627261696e2e302e31a8706f736974696f6e08a9747265655f726f6f74a26162a9"
+        "6d61696c626f78657381a7627261696e2e3002a6746f74616c7381a5737465707303ad6a6f75726e616c5f6279746573"
+        "cd1000a76c65747465727301a46f70656e9186a47461736ba27431a56167656e74a764656661756c74a6737461747573"
+        "a772756e6e696e67a47374657001ae61636365707465645f61745f6e7305a4746f6f6ca97461736b2e6e6f7465a66672"
+        "6f7a656e90a17601a3726964a131"
+    ),
+    "letters": ("85a474797065a76c657474657273a56c696d697409a66265666f726504a17601a3726964a131"),
+    "dead_letters": (
+        "85a474797065ac646561645f6c657474657273a76c657474657273918aa66e756d62657203a561745f6e7305a6726561"
+        "736f6eab756e6465636f6461626c65a673656e646572a9627261696e2e302e31aa73697a655f627974657302a4646174"
+        "61a55c78633178a664657461696ca0a77375626a656374a0a574696d657301a6756e6b65707400a46e65787403a17601"
+        "a3726964a131"
     ),
     "refused": (
         "89a474797065a772656675736564a4636f6465a96261645f6669656c64a76d657373616765a16da56669656c64a166a8"
@@ -141,6 +194,35 @@ def test_message_encodes_to_its_golden_bytes(kind: str) -> None:
 def test_message_is_read_back_from_its_golden_bytes(kind: str) -> None:
     """The bytes that version 1 speaks are understood."""
     assert decode(kind, bytes.fromhex(GOLDEN[kind])) == MESSAGES[kind]
+
+
+FORMER: dict[str, tuple[w.Request | w.Reply, str]] = {
+    "status": (w.Status(rid="1"), "83a474797065a6737461747573a17601a3726964a131"),
+    "status_reply": (
+        w.StatusReply(
+            rid="1",
+            ready=True,
+            version="0.1.0",
+            tasks={"open": 0},
+            workers=["brain.0.1"],
+            position=8,
+            tree_root="ab",
+        ),
+        (
+            "89a474797065ac7374617475735f7265706c79a57265616479c3a776657273696f6ea5302e312e30a57461736b7381a4"
+            "6f70656e00a7776f726b65727391a9627261696e2e302e31a8706f736974696f6e08a9747265655f726f6f74a26162a1"
+            "7601a3726964a131"
+        ),
+    ),
+}
+"""What 0.1.0 said, before fields were added."""
+
+
+@pytest.mark.parametrize("kind", sorted(FORMER))
+def test_message_is_read_when_it_lacks_what_was_added(kind: str) -> None:
+    """An older client's request and an older gate's answer: what they don't say has its default."""
+    message, data = FORMER[kind]
+    assert decode(kind, bytes.fromhex(data)) == message
 
 
 @pytest.fixture(scope="module")

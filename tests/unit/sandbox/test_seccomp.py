@@ -1,5 +1,6 @@
 """The compiled policies, judged by an interpreter of their own bytes."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -129,14 +130,15 @@ def test_command_filter_judges_every_call_that_exists_by_name(command: bytes) ->
 
 @x86_64_only
 def test_init_filter_allows_little() -> None:
-    """PID 1 may wait, tell and end; it may not open, exec, connect or signal."""
+    """PID 1 may wait, freeze, tell and end; it may not exec, connect, trace, or open for writing."""
     program = seccomp.compile_policy(seccomp.POLICIES / "init.toml")
-    assert {judge(program, call) for call in ("wait4", "sendto", "sendmsg", "exit_group", "close")} == {
-        "allow"
-    }
-    assert {judge(program, call) for call in ("openat", "execve", "socket", "kill", "mount", "clone")} == {
-        "EPERM"
-    }
+    allowed = ("wait4", "sendto", "sendmsg", "exit_group", "close", "kill", "poll", "recvfrom", "getdents64")
+    assert {judge(program, call) for call in allowed} == {"allow"}
+    denied = ("execve", "socket", "mount", "clone", "ptrace", "open", "unlinkat", "pidfd_open", "tgkill")
+    assert {judge(program, call) for call in denied} == {"EPERM"}
+    read_only, others = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY, (os.O_WRONLY, os.O_RDWR, os.O_CREAT)
+    assert judge(program, "openat", 3, 0, read_only) == "allow"
+    assert {judge(program, "openat", 3, 0, flags) for flags in (*others, os.O_TRUNC)} == {"EPERM"}
 
 
 @x86_64_only

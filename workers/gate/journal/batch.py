@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import lmdb
 
+    from .fence import Fence
     from .store import Store
 
 _FOLLOWER = b"follower:"
@@ -41,7 +42,7 @@ class Batch:
 
     __slots__ = (
         "_changes", "_chunks", "_log", "_open", "_run", "_runs", "_seqs", "_size", "_store", "_tree",
-        "frontier", "next_position", "next_task_no",
+        "fence", "frontier", "next_position", "next_task_no",
     )  # fmt: skip
 
     def __init__(self, store: Store) -> None:
@@ -56,6 +57,8 @@ class Batch:
         self._seqs: dict[int, int] = {}
         self._changes: dict[str, dict[bytes, bytes | None]] = {}
         self._size = 0
+        self.fence: Fence | None = None
+        """Under whose epoch this is written; None for tools, which have the journal to themselves."""
         self.frontier = store.frontier.copy()
         self.next_position = store.last_position + 1
         self.next_task_no = store.next_task_no
@@ -218,6 +221,7 @@ class Batch:
         Raises:
             JournalDiskFullError, JournalMapFullError: nothing was written; commit again later, or drop it.
             JournalUnusableError: the disk failed; restart, and ask the executors what became of it.
+            FencedError: a later incarnation has written; nothing of this one is.
 
         """
         if not self._open:
@@ -247,6 +251,8 @@ class Batch:
     def _fill(self, txn: lmdb.Transaction[bytes]) -> None:
         """Put everything into the transaction; may run twice, so it changes nothing of the batch."""
         db = self._store.environment.db
+        if self.fence is not None:
+            self.fence.hold(txn, db["meta"])
         _append(txn, db["log"], self._log)
         _append(txn, db["chunks"], self._chunks)
         _append(txn, db["tree"], self.tree_due)

@@ -13,6 +13,7 @@ Source: lmdb.h "Return Codes"; STYLE "Errors".
     ├─ DamagedError              (JournalDamagedError) bytes that are not what was written
     ├─ JournalDiskFullError             (DiskFullError) no room; the store stays usable
     ├─ JournalMapFullError              the map reached its limit; the store stays usable
+    ├─ FencedError               a later incarnation of the gate has written
     ├─ JournalUnusableError      an I/O error, a fork or a close ended this handle
     └─ MisuseError               the caller broke the contract
        ├─ OutOfOrderError            a sequence number that is not the next one
@@ -138,6 +139,22 @@ class JournalUnusableError(JournalError):
             remedy="restart the gate; look at the kernel log for disk errors",
         )
         self.why = why
+
+
+class FencedError(JournalError):
+    """A later incarnation of the gate has written to the journal; nothing of this one is written any more."""
+
+    code: ClassVar[str] = "journal_fenced"
+
+    def __init__(self, epoch: int, found: int) -> None:
+        """Take our epoch and the one in the journal."""
+        super().__init__(
+            f"the gate of epoch {epoch} was succeeded by one of epoch {found}, which owns the journal",
+            remedy="stop whatever else runs on this home; if nothing does, its run/epochs is older than its "
+            "journal: remove that file and start again",
+        )
+        self.epoch = epoch
+        self.found = found
 
 
 class MisuseError(JournalError):

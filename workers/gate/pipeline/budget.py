@@ -25,5 +25,5 @@ def overdrawn(task: Task) -> str:
 
 
 def wall_deadline_ns(task: Task) -> int:
-    """When the task's wall time is over."""
-    return task.accepted_ns + int(task.limits.max_wall_s * 1e9)
+    """When the task's wall time is over; while it is frozen that doesn't come nearer."""
+    return task.accepted_ns + task.frozen_ns + int(task.limits.max_wall_s * 1e9)

@@ -1,0 +1,40 @@
+"""What a supervisor that was killed leaves on its home: the next one is not held up by it."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from homeostat.supervisor import control
+from tests.fakes.supervised import Supervised
+
+Supervise = Callable[..., Supervised]
+
+
+def test_supervisor_serves_when_a_killed_one_left_its_sockets_and_its_pid(
+    supervise: Supervise, home: Path
+) -> None:
+    """Socket files without a listener, a pid file without a lock: taken over, and answered on."""
+    first = supervise()
+    first.ready()
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    left = {path.name: path.stat().st_ino for path in (home / "run").glob("*.sock")}
+    assert set(left) == {"gate.sock", "client.sock", "control.sock"}
+    assert (home / "run" / "supervisor.pid").read_text().strip() == str(first.process.pid)
+    second = supervise()
+    second.ready()
+    assert all((home / "run" / name).stat().st_ino != inode for name, inode in left.items())
+    assert (home / "run" / "supervisor.pid").read_text().strip() == str(second.process.pid)
+    assert control.ask(home, control.Stop()) == control.Stopping(pid=second.process.pid)
+    assert second.end()[0] == 0
+
+
+def test_supervisor_serves_when_a_socket_s_place_is_taken_by_a_file(supervise: Supervise, home: Path) -> None:
+    """A restored backup may have made plain files of them."""
+    (home / "run").mkdir(parents=True)
+    for path in (home, home / "run"):
+        path.chmod(0o700)
+    (home / "run" / "control.sock").write_text("once a socket")
+    supervised = supervise()
+    supervised.ready()
+    assert supervised.status().ready
