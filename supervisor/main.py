@@ -15,8 +15,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -262,25 +263,24 @@ class _Supervisor:
     def _secrets(self) -> list[str]:
         return list(self._launcher.secrets.kept.values())
 
-    def _report(self, child: Child, exit_: Exit) -> str:
-        """Make the crash report of a child, before its descriptors are given back."""
+    def _report(self, child: Child, exit_: Exit) -> Callable[[], str]:
+        """Take the facts of a crash before the child's descriptors are given back."""
         now_s, word = time.monotonic(), child.phase()
-        return self._reports.crashed(
-            Crash(
-                worker=child.name,
-                pid=child.pid,
-                epoch=child.epoch,
-                exit=exit_,
-                reason=child.blame,
-                state=child.state.value,
-                phase=word.name if word is not None else "",
-                subject=word.subject if word is not None else "",
-                lifetime_s=now_s - child.started_at_s,
-                served_s=None if child.ready_at_s is None else now_s - child.ready_at_s,
-                stacks="" if child.trace_fd is None else trace.read(child.trace_fd),
-                log=self._home / "log" / f"{child.name}.log",
-            )
+        crash = Crash(
+            worker=child.name,
+            pid=child.pid,
+            epoch=child.epoch,
+            exit=exit_,
+            reason=child.blame,
+            state=child.state.value,
+            phase=word.name if word is not None else "",
+            subject=word.subject if word is not None else "",
+            lifetime_s=now_s - child.started_at_s,
+            served_s=None if child.ready_at_s is None else now_s - child.ready_at_s,
+            stacks="" if child.trace_fd is None else trace.read(child.trace_fd),
+            log=self._home / "log" / f"{child.name}.log",
         )
+        return cache(lambda: self._reports.crashed(crash))
 
     # -- the loop --------------------------------------------------------------------------------------------
     def serve(self) -> Ending:

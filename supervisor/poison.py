@@ -9,6 +9,7 @@ Source: DESIGN §6 "Poison".
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from ..proto import messages as m
@@ -25,8 +26,8 @@ class Suspects:
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._poison: OrderedDict[str, m.Poison] = OrderedDict()
 
-    def crashed(self, worker: str, subject: str, report: str) -> m.Poison | None:
-        """Count a crash; give the poison that it has proved."""
+    def crashed(self, worker: str, subject: str, report: Callable[[], str]) -> m.Poison | None:
+        """Count a crash; give the poison that it has proved, with the report that is made for it."""
         if not subject:
             return None
         count = self._counts.pop((worker, subject), 0) + 1
@@ -34,7 +35,7 @@ class Suspects:
         _bound(self._counts, REMEMBERED)
         if count < CRASHES:
             return None
-        found = self._poison[subject] = m.Poison(subject, worker, count, report)
+        found = self._poison[subject] = m.Poison(subject, worker, count, report())
         _bound(self._poison, UNANSWERED)
         return found
 

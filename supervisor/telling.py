@@ -72,7 +72,7 @@ class Telling:
             if other.spec.id.role not in UNLINKED:
                 self._say(other, m.GateEpoch(child.epoch))
 
-    def crashed(self, child: Child, subject: str, report: str) -> bool:
+    def crashed(self, child: Child, subject: str, report: Callable[[], str]) -> bool:
         """Count what was at hand; give whether it is poison, which the gate is told."""
         poison = self.suspects.crashed(child.name, subject, report)
         gate = self._children.get(GATE)

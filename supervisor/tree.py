@@ -64,8 +64,8 @@ class Tree:
         self.ending: Ending | None = None
         self.done = False
         self.telling = Telling(self.children, self._kill, log)
-        self.report: Callable[[Child, Exit], str] = _no_report
-        """Called for each crash, while its incarnation's descriptors are still open; gives the report."""
+        self.report: Callable[[Child, Exit], Callable[[], str]] = _no_report
+        """Takes the facts of a crash while they are there; what it gives makes the report, later."""
         self._last_words = LastWords()
         self._oom = Killings()
         failures = Intensity(settings.intensity, settings.period_s)
@@ -315,22 +315,25 @@ class Tree:
         if exit_.code is not None and not child.served:
             child.failed_starts += 1
         child.deadline_s = None
-        if not asked and restart.again(specs.Restart.TRANSIENT, exit_.code):
-            self._note_crash(child, exit_)
+        crashed = not asked and restart.again(specs.Restart.TRANSIENT, exit_.code)
+        make_report = self._note_crash(child, exit_) if crashed else None
         if child.process is not None:
             self._last_words.forget(child.process)
         child.release(self._unwatch)
         self.telling.changed()
         self.apply(child, Event.EXITED)
+        if make_report is not None:
+            make_report()
 
-    def _note_crash(self, child: Child, exit_: Exit) -> None:
-        """Report it, and count what was at hand, unless a kill from outside says nothing about that."""
+    def _note_crash(self, child: Child, exit_: Exit) -> Callable[[], str]:
+        """Count what was at hand, unless a kill from outside says nothing about that."""
         child.crashes += 1
         word = child.phase()
-        report = self.report(child, exit_)
+        make_report = self.report(child, exit_)
         own = exit_.signal != signal.SIGKILL or child.blame or self._oom.some()
-        if own and word is not None and self.telling.crashed(child, word.subject, report):
+        if own and word is not None and self.telling.crashed(child, word.subject, make_report):
             self.log("error", "poison", worker=child.name, subject=word.subject)
+        return make_report
 
     # -- the end ---------------------------------------------------------------------------------------------
     def _advance_stop(self) -> None:
@@ -387,5 +390,5 @@ class Tree:
         self._nurseries.close()
 
 
-def _no_report(_child: Child, _exit: Exit) -> str:
-    return ""
+def _no_report(_child: Child, _exit: Exit) -> Callable[[], str]:
+    return str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Views:
             last_crash_s=now_s - self._last_crash_at_s if self._last_crash else None,
         )
 
-    def _crashed(self, child: Child, exit_: Exit) -> str:
+    def _crashed(self, child: Child, exit_: Exit) -> Callable[[], str]:
         """Remember it on its way to whoever reports it."""
         why = f" ({child.blame})" if child.blame else ""
         self._last_crash, self._last_crash_at_s = f"{child.name} {exit_}{why}", time.monotonic()

@@ -66,6 +66,11 @@ class Ward:
             unkept=letter.untold,
         )
 
+    @property
+    def owes(self) -> bool:
+        """Whether something is to be confirmed."""
+        return bool(self._unconfirmed)
+
     def confirmed(self) -> list[m.Quarantined]:
         """What to tell the supervisor now that everything is on disk."""
         subjects, self._unconfirmed = self._unconfirmed, []
