@@ -150,7 +150,7 @@ class Gate:
         """Serve until stopped."""
         if self.ward.owes:
             self._commit()  # What is poison is put aside for good before anybody is served.
-        # That we began is written with the first round: nothing is answered, and nothing done, before its sync.
+        # That we began is written with the first round: nothing is answered or done before its sync.
         self.requests.ready = True
         self.supervised.say(m.Ready(self.context.enforced))
         while True:

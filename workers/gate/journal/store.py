@@ -141,26 +141,24 @@ class Store:
     # -- records -----------------------------------------------------------------------------------------
 
     def read(self, position: int) -> bytes:
-        """Give the payload at a position.
-
-        Raises:
-            RecordMissingError: there is none. DamagedError: its checksum doesn't fit.
-
-        """
+        """Give the payload at a position. Raises RecordMissingError; DamagedError for a wrong checksum."""
         return self.frame(position).payload
 
     def frame(self, position: int) -> Frame:
         """Give a record with all that its frame says, its audit leaf too."""
         if not 0 < position <= self.last_position:
             raise RecordMissingError(position)
-        key = U64.pack(position)
         with self.environment.reading() as txn:
-            value = txn.get(key, db=self.environment.db["log"])
-            if value is None:
-                raise DamagedError("the record is missing", position)
-            frame = decode(key, value, _chunk_reader(txn, self.environment.db["chunks"]))
+            frame = self.frame_in(txn, position)
         self.environment.touched(4096 + len(frame.payload))
         return frame
+
+    def frame_in(self, txn: lmdb.Transaction[bytes], position: int) -> Frame:
+        """Do as ``frame`` within a transaction, for a position that exists."""
+        key = U64.pack(position)
+        if (value := txn.get(key, db=self.environment.db["log"])) is None:
+            raise DamagedError("the record is missing", position)
+        return decode(key, value, _chunk_reader(txn, self.environment.db["chunks"]))
 
     def scan(self, from_position: int, limit_records: int, limit_bytes: int) -> list[Record]:
         """Give the records from a position on (included), until either limit; always one if there is one.

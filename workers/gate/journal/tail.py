@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 def missing_entries(store: Store) -> list[tuple[bytes, bytes]]:
     """Give the entries after the store's frontier, which grows with them. Raises DamagedError."""
     payloads = []
-    for position in range(store.last_position, 0, -1):
-        frame = store.frame(position)
-        if frame.leaf is not None:
-            if frame.leaf < store.frontier.size:
-                break
-            payloads.append((frame.leaf, frame.payload))
+    with store.environment.reading() as txn:
+        for position in range(store.last_position, 0, -1):
+            frame = store.frame_in(txn, position)
+            if frame.leaf is not None:
+                if frame.leaf < store.frontier.size:
+                    break
+                payloads.append((frame.leaf, frame.payload))
     tail = []
     for leaf, payload in reversed(payloads):
         if leaf != store.frontier.size:
