@@ -80,16 +80,18 @@ class Child:
         """Take a new epoch, secret, control socket and phase word; give both ends of the socket."""
         self.epoch = epoch
         self.secret = os.urandom(SECRET_BYTES)
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setblocking(False)
-        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        if self.spec.liveness:
-            self.phase_fd, self.trace_fd = liveness.create(), trace.create()
-            liveness.sleep_well(self.phase_fd)  # Nobody looks at it yet: its first word wakes us.
-        self.forks += 1
         self.started_at_s, self.blame, self.enforced = time.monotonic(), "", ""
         self.ready_at_s = None
         self.deadline_s = None
+        if self.spec.liveness:
+            self.phase_fd = liveness.create()
+            self.trace_fd = trace.create()
+            liveness.sleep_well(self.phase_fd)  # Nobody looks at it yet: its first word wakes us.
+        # Last of what may be refused: whoever has a control socket is watched.
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.setblocking(False)
+        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.forks += 1
         return self.control, theirs.detach()
 
     def say(self, message: m.FromSupervisor, *fds: int) -> bool:

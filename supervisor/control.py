@@ -68,8 +68,9 @@ class Progress(_Control, frozen=True, tag="progress"):
 class WorkerView(msgspec.Struct, frozen=True):
     """One worker as a row; ``pid`` is null while there is none.
 
-    ``phase`` is what its loop does (idle, run, work, sync, start; empty where it has none), ``spare`` whether
-    one of its role is parked, ``enforced`` its confinement in its own words. Resources are as last looked at.
+    ``phase`` is what its loop does (idle, run, work, sync, start), or ``stopped`` by a signal, or empty where
+    it has none; ``spare`` says whether one of its role is parked, ``enforced`` its confinement in its own words.
+    Resources are as last looked at.
     """
 
     role: str
@@ -220,10 +221,12 @@ class Server:
         self._selector = selector
         self._handle = handle
         self._callers: dict[int, _Caller] = {}
-        selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._listening = False
+        self._listen()
 
     def drop_idle(self, now_s: float) -> None:
-        """Drop callers that asked nothing."""
+        """Drop callers that asked nothing; hear new ones again."""
+        self._listen()
         for caller in list(self._callers.values()):
             if now_s - caller.since_s > CALLER_S:
                 self._drop(caller)
@@ -232,13 +235,26 @@ class Server:
         """Drop everyone."""
         for caller in list(self._callers.values()):
             self._drop(caller)
-        self._selector.unregister(self._listener)
+        self._pause()
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def _pause(self) -> None:
+        if self._listening:
+            self._listening = False
+            self._selector.unregister(self._listener)
 
     def _accept(self) -> None:
         try:
             one, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # The caller has gone again.
         except OSError:
-            return  # The caller has gone again, or descriptors ran out: the next look accepts it.
+            self._pause()  # Descriptors ran out, and it still waits: the next look accepts it.
+            return
         one.setblocking(False)
         if len(self._callers) >= CALLERS_LIMIT:
             self._drop(min(self._callers.values(), key=lambda caller: caller.since_s))
@@ -247,6 +263,8 @@ class Server:
         self._selector.register(one, selectors.EVENT_READ, lambda: self._read(caller))
 
     def _read(self, caller: _Caller) -> None:
+        if caller.socket.fileno() not in self._callers:
+            return  # It was dropped for a newer one by what happened before in the same round.
         try:
             data = caller.socket.recv(REQUEST_LIMIT_BYTES + 1)
             if data:

@@ -35,6 +35,7 @@ class Hangs:
         self.kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         """Workers write here when they leave their idle phase while we sleep."""
         self.due_s = 0.0
+        self._stopped: set[str] = set()
         self._selector = selector
         self._watch = Watch(Limits(settings.run_s, settings.sync_s, settings.hung_s))
         selector.register(self.kick, selectors.EVENT_READ, self._on_kick)
@@ -54,6 +55,7 @@ class Hangs:
             for child in alive
             if child.process is not None and (since_s := child.process.stopped_since_s) is not None
         }
+        self._tell(tree, {*stopped})
         for name, for_s in stopped.items():
             hung.pop(name, None)  # It can't move: that is not its loop's fault.
             if for_s >= self._watch.limits.work_s:
@@ -67,6 +69,15 @@ class Hangs:
         silent = self._look_for_signs(tree, now_s, late_s, {*hung, *stopped})
         self._schedule(tree, alive, now_s)
         return Look(hung | silent, stopped)
+
+    def _tell(self, tree: Tree, stopped: set[str]) -> None:
+        """Say who was stopped by a signal, and who goes on."""
+        for name in sorted(stopped - self._stopped):
+            limit_s = self._watch.limits.work_s
+            tree.log("warning", "stopped_by_signal", worker=name, killed_in_s=limit_s)
+        for name in sorted(self._stopped - stopped):
+            tree.log("info", "not_stopped", worker=name)
+        self._stopped = stopped
 
     def _look_for_signs(self, tree: Tree, now_s: float, late_s: float, known: set[str]) -> dict[str, float]:
         """Kill who was pinged and stays silent: it seems idle, but does not read its mail."""

@@ -9,6 +9,7 @@ Source: DESIGN §3 (parentage), §7; waitid(2).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from .log import Log
 from .nursery import Nursery
 from .process import Exit, Process
 from .restart import FAILED_STARTS, Intensity
+
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT})
+"""Refusals that end by themselves; any other of a path, such as of a log that is a folder, stays."""
+AGAIN_S = 0.5
+"""After such a refusal the next nursery is tried so much later: workers need none while they live."""
 
 
 class Nurseries:
@@ -41,6 +47,8 @@ class Nurseries:
         self._failures = failures
         self._failed_starts = 0
         """How many in a row ended by themselves and had forked nobody; one that was killed tells nothing."""
+        self.due_s: float | None = None
+        """When `tick` must be called at the latest: there is none, since the system had no room for it."""
 
     @property
     def pid(self) -> int | None:
@@ -64,10 +72,11 @@ class Nurseries:
         self._selector.register(self._current.socket, selectors.EVENT_READ, self._heard)
         self._log("info", "nursery", pid=self.pid)
 
-    def replace(self) -> None:
-        """Put a new one in the place of a living one. Raises OSError."""
+    def replace(self, now_s: float) -> None:
+        """Put a new one in the place of the one of now, at once or soon. Raises OSError."""
         self._retire()
-        self.spawn()
+        self.due_s = now_s
+        self.tick(now_s)
 
     def ask(self, park: m.Park, start: int) -> None:
         """Ask for a parked worker. Raises OSError."""
@@ -104,17 +113,37 @@ class Nurseries:
                 process.close()
 
     def lose(self, now_s: float) -> None:
-        """Give up the one whose socket has ended, and make another. Raises OSError."""
+        """Give up the one whose socket has ended, and make another, now or soon. Raises OSError."""
         if self._current is None:
             return
         self._log("warning", "nursery_lost", pid=self.pid)
         self._failures = self._failures.failed(now_s)
-        self._retire()
-        if not self.hopeless:
+        if self.hopeless:
+            self._retire()
+        else:
+            self.replace(now_s)
+
+    def tick(self, now_s: float) -> None:
+        """Make the one that is missing, if it is due. Raises OSError for what does not pass by itself."""
+        if self.due_s is None or now_s < self.due_s:
+            return
+        self.due_s = None
+        try:
             self.spawn()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            self.due_s = now_s + AGAIN_S
+            self._log("error", "nursery_refused", reason=error.strerror)
+
+    def give_up(self) -> None:
+        """Kill it for good: whoever waits for a fork that it has not done hears that none will come."""
+        self.due_s = None
+        self._retire()
 
     def close(self) -> None:
         """Let the last one end."""
+        self.due_s = None
         if (last := self._current) is None:
             return
         self._current = None

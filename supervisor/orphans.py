@@ -21,9 +21,13 @@ def hold_back(kin: Kin, known: set[int], now_s: float, log: Log) -> None:
     """Put off the start of a group whose zygote has died, for as long as sandboxes of it live."""
     if kin.due_s > now_s or kin.pending[0].role != "zygote":
         return
-    if not (left := kill_inits(known)):
+    try:
+        left = ",".join(map(str, kill_inits(known)))
+    except OSError as error:  # No descriptor to look with: it is not known that none lives.
+        left = error.strerror or str(error)
+    if not left:
         return
     if now_s < kin.fell_s + PATIENCE_S:
         kin.due_s = now_s + _LOOK_S
     else:
-        log("error", "orphans", group=kin.group.name, pids=",".join(map(str, left)))
+        log("error", "orphans", group=kin.group.name, pids=left)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource  # noqa: F401  wait4(2) of os imports it: at its first call, descriptors may have run out
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path

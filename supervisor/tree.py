@@ -8,7 +8,6 @@ Source: Erlang/OTP supervisor(3); DESIGN §7.
 
 from __future__ import annotations
 
-import errno
 import selectors
 import signal
 import time
@@ -25,7 +24,7 @@ from .groups import Groups
 from .launch import Launcher, close_sent
 from .lifecycle import ALIVE, Action, Event, State, step
 from .log import Log
-from .nurseries import Nurseries
+from .nurseries import PASSING, Nurseries
 from .nursery import LOG, Nursery
 from .oom import Killings
 from .process import Exit, Process, reap_strays
@@ -37,8 +36,6 @@ from .trace import LastWords
 
 SETTLE_S = 0.02
 """How long a worker that has just begun to serve has the processor for itself before a new spare is made."""
-PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT})
-"""Refusals that end by themselves; any other of a path, such as of a log that is a folder, stays."""
 
 
 class Tree:
@@ -101,6 +98,8 @@ class Tree:
             self.log("info", "stopping", exit_code=ending.exit_code)
             self.spares.close()
             self._groups.clear()
+            if any(child.state is State.FORKING for child in self.children.values()):
+                self._nurseries.give_up()  # It may hang, and what it has not yet forked is not wanted.
             self._advance_stop()
 
     def kill_all(self) -> None:
@@ -125,8 +124,8 @@ class Tree:
 
     def renew(self) -> None:
         """Make nursery and spares anew, with the configuration of now. Raises OSError."""
-        self._nurseries.replace()
-        self.spares.renew(time.monotonic())
+        self._nurseries.replace(now_s := time.monotonic())
+        self.spares.renew(now_s)
 
     # -- events ----------------------------------------------------------------------------------------------
     def reap(self) -> None:
@@ -148,19 +147,16 @@ class Tree:
             if child.deadline_s is not None and child.deadline_s <= now_s:
                 self.apply(child, Event.DEADLINE)
         self._last_words.tick(now_s)
+        self._revive(self._nurseries.tick, now_s)
         self._groups.tick(now_s)
         self.spares.tick(now_s)
         self.telling.announce()
 
     def due_s(self) -> float | None:
         """When `tick` must be called at the latest."""
-        dues = [child.deadline_s for child in self.children.values() if child.deadline_s is not None]
-        dues += [
-            due_s
-            for due_s in (self._groups.due_s(), self.spares.due_s(), self._last_words.due_s)
-            if due_s is not None
-        ]
-        return min(dues, default=None)
+        dues = [child.deadline_s for child in self.children.values()]
+        dues += [self._groups.due_s(), self.spares.due_s(), self._last_words.due_s, self._nurseries.due_s]
+        return min((due_s for due_s in dues if due_s is not None), default=None)
 
     def look(self, now_s: float) -> None:
         """See whether the nursery does its work."""
@@ -268,9 +264,8 @@ class Tree:
     def _hear(self, child: Child) -> None:
         """Take in what a worker says."""
         if child.process is None:
-            self._hear_spare(
-                child
-            )  # It was told of before it could speak; we may see that the other way round.
+            # It was told of before it could speak; we may see that the other way round.
+            self._hear_spare(child)
         while True:
             try:
                 message = child.hear()
@@ -375,11 +370,15 @@ class Tree:
             for child in self.children.values():
                 if child.spare is not None and child.spare.number == answer.number:
                     child.spare.reason = answer.message
+        self._revive(self._nurseries.lose, time.monotonic())
+        self._check_nurseries()
+
+    def _revive(self, make: Callable[[float], None], now_s: float) -> None:
+        """Make a nursery; what refuses it for good ends us."""
         try:
-            self._nurseries.lose(time.monotonic())
+            make(now_s)
         except OSError as error:
             self.stop(Ending.of(home_error(error, self._launcher.home)))
-        self._check_nurseries()
 
     def _check_nurseries(self) -> None:
         if self._nurseries.hopeless and self.ending is None:

@@ -104,6 +104,8 @@ def _taken(pid: int | None, wanted: bool) -> dict[str, Any]:
 
 
 def _phase(child: Child) -> str:
+    if child.process is not None and child.process.stopped_since_s is not None:
+        return "stopped"
     word = child.phase()
     return "" if word is None else word.name
 

@@ -20,7 +20,7 @@ _LONGEST_S = 1_000_000.0
 
 
 @click.command()
-@click.argument("role", default="")
+@click.argument("role", default=None, required=False)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -35,14 +35,16 @@ _LONGEST_S = 1_000_000.0
 )
 @common()
 @click.pass_obj
-def restart(settings: Settings, role: str, timeout_s: float | None, force: bool) -> None:
+def restart(settings: Settings, role: str | None, timeout_s: float | None, force: bool) -> None:
     """Restart workers one after the other, losing nothing: all, those of ROLE, or one such as executor.0.
 
     Tasks go on. The supervisor itself stays.
     """
+    if role == "":  # An unset variable of a script must not restart everything.
+        raise UsageError("ROLE is empty", field="role", expected="a role, a worker, or nothing for all")
     if timeout_s is not None and not 0 <= timeout_s <= _LONGEST_S:  # NaN too
         raise UsageError(f"--timeout {timeout_s}", field="timeout", expected=f"0 to {_LONGEST_S:g} seconds")
-    progress = rolls.follow(settings, control.Restart(role=role, drain_s=timeout_s, force=force))
+    progress = rolls.follow(settings, control.Restart(role=role or "", drain_s=timeout_s, force=force))
     rolls.check(progress)
     if not settings.as_json:
         say("restarted")

@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 
 from ...proto.config import load
+from ...proto.errors import HomeLockedError
+from ..daemonize import holder
 from ..program import become
 from .settings import Settings, common
 
@@ -32,4 +34,10 @@ def run(settings: Settings, config_path: Path | None) -> None:
     A line that begins with `ready` is printed when all workers serve. SIGTERM drains and exits 0.
     """
     load(config_path)  # What is wrong with it is told here, by the one who was asked.
+    with holder(settings.home) as guardian:
+        if guardian is not None:
+            raise HomeLockedError(
+                f"{settings.home}: a daemon keeps this home (guardian {guardian.pid})",
+                remedy="Stop it with `homeostat stop`, or use another --home.",
+            )
     become(settings.home, config_path)

@@ -21,6 +21,7 @@ from ...proto import wire
 from ...proto.codec import UnsayableError, encode
 from ...proto.transport import drain, router
 from .keys import server_secret
+from .late import LIMIT, Late
 from .letters import Letters
 
 _WAITING = 32
@@ -44,6 +45,7 @@ class ClientPort:
         letters: Letters | None = None,
     ) -> None:
         self._letters = letters
+        self.late = Late()
         local = router(context, local_fd, _LIMIT_BYTES, waiting_messages=_WAITING, handover=False)
         self._sockets = [(local, False)]
         self.zap: zmq.Socket[bytes] | None = None
@@ -60,9 +62,11 @@ class ClientPort:
         """For the poller."""
         return [sock for sock, _ in self._sockets] + ([self.zap] if self.zap is not None else [])
 
-    def receive(self) -> Iterator[tuple[Sender, bytes]]:
-        """Take in what waits, within bounds: who said what."""
+    def receive(self) -> Iterator[tuple[Sender, zmq.Frame]]:
+        """Take in what waits, within bounds: who said what. It is not copied yet: it can have 100 MB."""
         self._answer_zap()
+        if len(self.late) >= LIMIT:
+            return  # Each request is one more answer; what waits is sent or given up first.
         for sock, remote in self._sockets:
             for _ in range(_WAITING):
                 try:
@@ -72,7 +76,10 @@ class ClientPort:
                 identity = frames[0].bytes
                 is_req = len(frames) > 2 and len(frames[1].buffer) == 0
                 principal = f"curve:{frames[-1].get('User-Id')}" if remote else "local"
-                yield Sender(sock, identity, is_req, principal, self._letters), frames[-1].bytes
+                yield (
+                    Sender(sock, identity, is_req, principal, letters=self._letters, late=self.late),
+                    frames[-1],
+                )
 
     def _answer_zap(self) -> None:
         """Let in the clients whose public key is authorized (mechanism CURVE only)."""
@@ -100,7 +107,7 @@ class Delivery(Enum):
 class Sender:
     """Where an answer goes."""
 
-    __slots__ = ("_identity", "_letters", "_socket", "is_req", "principal")
+    __slots__ = ("_identity", "_late", "_letters", "_socket", "is_req", "principal")
 
     def __init__(
         self,
@@ -108,9 +115,11 @@ class Sender:
         identity: bytes,
         is_req: bool,
         principal: str,
+        *,
         letters: Letters | None = None,
+        late: Late | None = None,
     ) -> None:
-        self._letters = letters
+        self._letters, self._late = letters, late
         self._socket, self._identity, self.is_req, self.principal = sock, identity, is_req, principal
 
     def answer(self, reply: wire.Reply) -> Delivery:
@@ -122,11 +131,30 @@ class Sender:
             refused = wire.Refused(rid=reply.rid, code=error.code, message=error.message)
             self._send(encode(refused))
             return Delivery.LOST
-        delivery = self._send(body)
-        if delivery is not Delivery.SENT and not isinstance(reply, wire.Events):
-            self._lost(
-                delivery, reply, body
-            )  # A batch of events is no loss: its client asks again from its cursor.
+        if isinstance(reply, wire.Events):
+            # A batch is no loss: its client asks again from its cursor, or it is tried again from there.
+            waits = self._late is not None and self._late.waits_for(self._identity)
+            return Delivery.FULL if waits else self._send(body)
+        return self._answer(reply, body)
+
+    def _answer(self, reply: wire.Reply, body: bytes) -> Delivery:
+        """Send now, or as soon as there is room; what never leaves is a dead letter."""
+        waits = self._late is not None and self._late.waits_for(self._identity)
+        delivery = Delivery.FULL if waits else self._send(body)
+        if delivery is Delivery.FULL and self._late is not None:
+
+            def again() -> bool:
+                if (now := self._send(body)) is Delivery.LOST:
+                    self._lost(now, reply, body)
+                return now is not Delivery.FULL
+
+            def lost() -> None:
+                self._lost(Delivery.FULL, reply, body)
+
+            if self._late.keep(self._identity, len(body), again, lost):
+                return Delivery.SENT
+        if delivery is not Delivery.SENT:
+            self._lost(delivery, reply, body)
         return delivery
 
     def _lost(self, delivery: Delivery, reply: wire.Reply, body: bytes) -> None:

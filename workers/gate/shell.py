@@ -184,7 +184,14 @@ class Gate:
             return 0
         now_s = time.monotonic()
         dues = [
-            due for due in (self.peers.due(), self.requests.next_due(), self.feeder.due()) if due is not None
+            due
+            for due in (
+                self.peers.due(),
+                self.requests.next_due(),
+                self.feeder.due(),
+                self.clients.late.due(now_s),
+            )
+            if due is not None
         ]
         if (deadline := self.core.next_deadline_ns()) is not None:
             dues.append(now_s + (deadline - time.time_ns()) / 1e9)
@@ -203,9 +210,10 @@ class Gate:
             self.phase.subject(subject)
             if not self.ward.turns_away(peer, message, subject):
                 self._handle(peer, message, now_ns)
+        self.clients.late.retry()
         for sender, data in self.clients.receive():
             with self.phase.at(Phase.WORK if len(data) > BULKY_BYTES else Phase.RUN):
-                self.requests.take(sender, data, now_ns, now_s)
+                self.requests.take(sender, data.bytes, now_ns, now_s)
         self.core.on_time(now_ns)
 
     def _handle(self, peer: Peer, message: Any, now_ns: int) -> None:
@@ -281,8 +289,9 @@ class Gate:
         for item in done.assign:
             if self.core.tasks.get(item.task.no) is item.task:
                 self.phase.subject(tend_subject(item.task.id))
-                for message in assignment(self.store, self.core, item.task):
-                    self.peers.post("brain", item.brain, message)
+                with self.phase.at(Phase.WORK):  # All that is recorded of it is read.
+                    for message in assignment(self.store, self.core, item.task):
+                        self.peers.post("brain", item.brain, message)
         for role, index, message in done.after:
             self.peers.post(role, index, message)
         self.peers.acknowledge(now_s)
@@ -295,7 +304,8 @@ class Gate:
             self._send_all()
         for drained in self.core.take_drained():
             self.supervised.say(drained)
-        self.feeder.feed(now_s)
+        with self.phase.at(Phase.WORK):  # Up to some megabytes for each who reads the journal.
+            self.feeder.feed(now_s)
 
     def _complain(self, done: Round) -> None:
         """Tell the supervisor of workers that don't do what they should."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from homeostat.proto.config import Config
+from homeostat.proto.errors import UnreachableError
 from homeostat.supervisor import daemonize
 from tests.fakes.supervised import PROGRAM as FRONT
 from tests.fakes.supervised import ROOT, Supervised, alive, eventually
@@ -97,6 +98,35 @@ def test_second_start_is_refused_when_a_daemon_runs(daemon: Daemon) -> None:
     assert f"(guardian {before.guardian})" in done.stderr
     assert "homeostat stop" in done.stderr
     assert daemon.status().pid == before.pid
+
+
+def test_run_is_refused_when_the_guardian_is_about_to_start_another(daemon: Daemon) -> None:
+    """Between two supervisors of a daemon the home is taken too."""
+    daemon.serve()
+    guardian = daemon.status().guardian
+    assert guardian is not None
+    os.kill(guardian, signal.SIGSTOP)  # It can't start another before we have tried.
+    try:
+        os.kill(daemon.status().pid, signal.SIGKILL)
+        done = subprocess.run(
+            [sys.executable, "-m", "homeostat.supervisor.cli.main", "run", "--home", str(daemon.home)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.kill(guardian, signal.SIGCONT)
+    assert done.returncode == 7, done.stderr
+    assert f"a daemon keeps this home (guardian {guardian})" in done.stderr
+
+    def serves() -> bool:
+        try:
+            return daemon.status().ready
+        except UnreachableError:
+            return False
+
+    eventually(serves, "the daemon goes on")
 
 
 def test_start_is_refused_when_a_supervisor_runs_in_front(daemon: Daemon) -> None:

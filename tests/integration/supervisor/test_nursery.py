@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import prctl
@@ -15,6 +16,7 @@ from homeostat.proto import codec, config
 from homeostat.proto import messages as m
 from homeostat.supervisor.process import children, reap_strays
 from tests.fakes.supervised import ROOT, alive, eventually
+from tests.integration.supervisor.hosted import Hosted
 
 
 class Asker:
@@ -219,3 +221,58 @@ def test_nursery_and_parked_worker_die_when_the_supervisor_is_killed(tmp_path: P
     parent.wait()
     parent.stdout.close()
     eventually(lambda: not any(map(alive, pids)), "the end of both")
+
+
+# -- descriptors ---------------------------------------------------------------------------------------------
+@pytest.fixture
+def without_room(host: Callable[..., Hosted]) -> Hosted:
+    """A tree that serves, whose supervisor can open nothing more."""
+    tree = host("one_for_one=gate.0", "one_for_one=memory.0")
+    tree.ready()
+    pid = tree.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    eventually(lambda: tree.log("supervisor").count("event=ready") == 2, "both in the log")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    return tree
+
+
+def test_nursery_is_made_once_there_is_room_when_descriptors_had_run_out(without_room: Hosted) -> None:
+    """A refusal that passes by itself touches no worker, and is no end that a guardian takes for lasting."""
+    tree = without_room
+    before, hard = tree.status(), resource.prlimit(tree.process.pid, resource.RLIMIT_NOFILE)[1]
+    os.kill(before["nursery"], signal.SIGKILL)
+    eventually(lambda: "event=nursery_refused" in tree.log("supervisor"), "the refusal")
+    assert tree.pids() == {name: row["pid"] for name, row in before["children"].items()}
+    resource.prlimit(tree.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    tree.until("another nursery", lambda found: found["nursery"] not in (None, before["nursery"]))
+    tree.signal("memory.0", signal.SIGKILL)
+    tree.again("memory.0", 2)
+    assert tree.stop() == 0
+
+
+def test_worker_comes_again_once_there_is_room_when_descriptors_had_run_out(without_room: Hosted) -> None:
+    """Even the first death of all is taken in without one: nothing is imported for it."""
+    tree = without_room
+    hard = resource.prlimit(tree.process.pid, resource.RLIMIT_NOFILE)[1]
+    tree.signal("memory.0", signal.SIGKILL)
+    eventually(lambda: "event=fork_failed worker=memory.0" in tree.log("supervisor"), "the refusal")
+    resource.prlimit(tree.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    tree.again("memory.0", 2)
+    assert tree.stop() == 0
+
+
+def test_stop_waits_for_no_fork_when_the_nursery_hangs(host: Callable[..., Hosted]) -> None:
+    """A child that never starts does not hold up the stop of the others."""
+    tree = host("one_for_one=gate.0", "one_for_one=memory.0")
+    nursery = tree.ready()["nursery"]
+    os.kill(nursery, signal.SIGSTOP)
+    tree.signal("memory.0", signal.SIGKILL)  # Takes the spare, if there is one by now,
+    tree.until("its next", lambda found: found["children"]["memory.0"]["epoch"] >= 2)
+    if tree.child("memory.0")["state"] != "forking":
+        tree.again("memory.0", 2)
+        tree.signal("memory.0", signal.SIGKILL)  # and then none can be made.
+    tree.until("the wait", lambda found: found["children"]["memory.0"]["state"] == "forking")
+    began_s = time.monotonic()
+    assert tree.stop() == 0
+    assert time.monotonic() - began_s < 10.0
+    assert not alive(nursery)

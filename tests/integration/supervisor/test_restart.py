@@ -147,6 +147,8 @@ def test_stopped_worker_is_killed_when_it_is_not_continued(supervise: Supervise)
     supervised = supervise(SETTINGS + "hung_s = 0.5\n")
     supervised.ready()
     os.kill(supervised.pid("memory.0"), signal.SIGSTOP)
+    eventually(lambda: supervised.worker("memory.0").phase == "stopped", "the state of the stopped memory")
+    eventually(lambda: "stopped_by_signal" in supervised.log("supervisor"), "the warning")
     eventually(lambda: supervised.worker("memory.0").restarts == 1, "the kill of the stopped memory")
     assert "stopped by a signal" in supervised.log("supervisor")
 

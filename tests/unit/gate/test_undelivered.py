@@ -99,10 +99,10 @@ def test_answer_leaves_a_letter_when_its_client_does_not_read(tmp_path: Path) ->
         client.setsockopt(zmq.IDENTITY, b"me")
         client.setsockopt(zmq.RCVHWM, 2)
         client.connect("inproc://clients")
-        sender = Sender(sock, b"me", False, "local", ring)
+        sender = Sender(sock, b"me", False, "local", letters=ring)
         reply = wire.Cancelled(task="t", status="cancelled")
         assert [sender.answer(reply) for _ in range(5)][-1] is Delivery.FULL
-        nobody = Sender(sock, b"nobody", False, "local", ring)
+        nobody = Sender(sock, b"nobody", False, "local", letters=ring)
         assert nobody.answer(reply) is Delivery.LOST
         assert nobody.answer(wire.Events(cursor=1, events=[])) is Delivery.LOST
     found = [(one.reason, one.subject) for one in ring.page(9)]

@@ -1,6 +1,7 @@
 """One incarnation: its control socket, its phase word, and that all of it is given back."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -81,3 +82,24 @@ def test_descriptors_are_given_back_when_an_incarnation_is_released() -> None:
         child.release(lambda _fd: None)
     assert sorted(os.listdir("/proc/self/fd")) == before
     assert len(secrets) == 100
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
+def test_nothing_is_left_when_descriptors_run_out_in_the_middle_of_an_incarnation(room: int) -> None:
+    """What is not watched is not unwatched: that raised KeyError, and ended the supervisor."""
+    child, watched = Child(ChildSpec(ChildId("brain", 0), 1.0)), set[int]()
+    before = sorted(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while fillers[-1] < max(map(int, before)):  # No gaps: the limit is on the number, not on how many.
+            fillers.append(os.open(os.devnull, os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1 + room, limits[1]))
+        with pytest.raises(OSError, match="Too many open files"):
+            child.incarnate(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in fillers:
+            os.close(fd)
+    child.release(watched.remove)
+    assert sorted(os.listdir("/proc/self/fd")) == before
