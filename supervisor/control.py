@@ -69,7 +69,7 @@ class WorkerView(msgspec.Struct, frozen=True):
     """One worker as a row; ``pid`` is null while there is none.
 
     ``phase`` is what its loop does (idle, run, work, sync, start), or ``stopped`` by a signal, or empty where
-    it has none; ``spare`` says whether one of its role is parked, ``enforced`` its confinement in its own words.
+    it has none; ``spare`` says whether one of its role is parked, ``enforced`` its confinement in its words.
     Resources are as last looked at.
     """
 
