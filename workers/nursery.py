@@ -13,7 +13,6 @@ and the sockets end of what it was asked for and had not begun.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import errno
 import gc
 import importlib
@@ -22,22 +21,17 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 import prctl
 
 from ..proto import codec, config
 from ..proto import messages as m
+from . import slack
 from .identity import COMMAND_OFFSET, EXECUTOR_OFFSET, write_maps
 from .parking import IDENTIFIED, MAPPED, Arm, House, parked
 
 FDS_LIMIT = 4
-M_ARENA_MAX = -8
-"""malloc.h."""
-MADV_DONTNEED = 4
-"""linux/mman.h."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         settings = config.from_bytes(file.read())
     arm = _load(options.entry, settings)
     gc.collect()
-    _give_back_memory()
+    slack.trim()
+    slack.give_back()
     gc.freeze()  # What is imported is never looked at again, so its pages stay shared with all workers.
     supervisor = socket.socket(fileno=options.fd)
     supervisor.set_inheritable(False)
@@ -58,35 +53,6 @@ def main(argv: list[str] | None = None) -> None:
     while nursery.serve():
         pass
     sys.exit(0)
-
-
-def _give_back_memory() -> None:
-    """What only importing needed goes back to the kernel; threads of workers share one arena.
-
-    glibc keeps what is free: mallopt(3), malloc_trim(3); another C library has neither and loses nothing.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.mallopt(M_ARENA_MAX, 1)
-        libc.malloc_trim(0)
-    for start, end in _untouched(Path("/proc/self/smaps").read_text()):
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
-
-
-def _untouched(smaps: str) -> Iterator[tuple[int, int]]:
-    """Mappings of files that nobody may write to and nobody has written to: code and constants of libraries.
-
-    Loading them touched some 20 MB once; a page that is needed again comes from the page cache. One that was
-    relocated has pages of its own (Anonymous, proc_pid_smaps(5)) that exist nowhere else.
-    """
-    span: tuple[int, int] | None = None
-    for line in smaps.splitlines():
-        words = line.split()
-        if not words[0].endswith(":"):
-            start, end = (int(part, 16) for part in words[0].split("-"))
-            span = (start, end) if words[1] in {"r-xp", "r--p"} and words[4] != "0" else None
-        elif words[0] == "Anonymous:" and words[1] == "0" and span is not None:
-            yield span
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,6 +31,7 @@ from ...proto.transport import Waiter, router
 from ..metrics import Metrics
 from ..phase import BULKY_BYTES, Phase, PhaseWord
 from ..runtime import Context, Supervised
+from ..slack import Rest
 from .assignment import assignment
 from .clients import ClientPort
 from .core import GateCore
@@ -104,6 +105,7 @@ class Gate:
         self.requests.totals = self.counting.totals
         self.feeder = Feeder(self.store, self.core, self.peers, self.requests)
         self.linger = Linger()
+        self.rest = Rest()
         self._lazy = 0
         """Messages that were posted and not yet sent, since nobody waits for them."""
         self._stop_at_s: float | None = None
@@ -190,6 +192,7 @@ class Gate:
                 self.requests.next_due(),
                 self.feeder.due(),
                 self.clients.late.due(now_s),
+                self.rest.due_s,
             )
             if due is not None
         ]
@@ -210,6 +213,7 @@ class Gate:
             self.phase.subject(subject)
             if not self.ward.turns_away(peer, message, subject):
                 self._handle(peer, message, now_ns)
+        self.rest.take(now_s)
         self.clients.late.retry()
         for sender, data in self.clients.receive():
             with self.phase.at(Phase.WORK if len(data) > BULKY_BYTES else Phase.RUN):
@@ -346,6 +350,7 @@ class Gate:
                 batch.put_key(key, number.to_bytes(8, "big"))
             batch.commit()
         self.counting.committed(time.perf_counter() - began, len(done.records))
+        self.rest.worked(time.monotonic())
 
     def _kill(self, kill: m.KillWorker) -> None:
         epoch = self.peers.epoch_of(kill.role, kill.index)
