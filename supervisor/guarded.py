@@ -20,12 +20,10 @@ from typing import TextIO
 
 import prctl
 
-from ..proto.config import load
-from ..proto.errors import HomeostatError
 from .log import Log
 from .nursery import ENTRY
+from .program import supervise
 
-EX_SOFTWARE = 70
 MODULE = "homeostat.supervisor.guarded"
 
 
@@ -107,20 +105,7 @@ def main(arguments: list[str], entry: str = ENTRY) -> int:
     if os.getppid() != guardian:
         return 0  # It died before it could be watched: nobody waits for this start.
     out, sys.stderr = _taken(1), _taken(2)
-    try:
-        from .main import run  # noqa: PLC0415  what its import finds wrong is told like the rest
-
-        path = Path(config) if config else None
-        return run(home, load(path), config_path=path, out=out, entry=entry, guard=Guard(guardian, out))
-    except HomeostatError as error:
-        print(f"homeostat: {error.diagnostics()}", file=sys.stderr)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001  the last resort: it ends in a log file and a message
-        from .cli.failure import report_crash  # noqa: PLC0415  the command line's own
-        from .cli.settings import Settings  # noqa: PLC0415  same
-
-        report_crash(error, Settings(given_home=str(home)))
-        return EX_SOFTWARE
+    return supervise(home, Path(config) if config else None, out, entry=entry, guard=Guard(guardian, out))
 
 
 if __name__ == "__main__":

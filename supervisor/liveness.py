@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from . import shared_memory
+
 LAYOUT = struct.Struct("<I4xQQ")
 """phase u32, padding, progress u64, at_ns u64 (CLOCK_MONOTONIC)."""
 ASLEEP_AT = 24
@@ -46,14 +48,13 @@ class Word:
 
 def create() -> int:
     """Make the shared memory of one worker, which wakes us by its first word; give its descriptor."""
-    fd = os.memfd_create("homeostat-phase", os.MFD_CLOEXEC)
-    os.ftruncate(fd, SIZE_BYTES)
+    fd = shared_memory.create("phase", SIZE_BYTES)
     sleep_well(fd)
     return fd
 
 
 def read(fd: int) -> Word | None:
-    """Read the word; None if the worker cut it short. Not mapped: a shrunk memfd would be a SIGBUS."""
+    """Read the word; None for memory that is none of ours."""
     data = os.pread(fd, SIZE_BYTES, 0)
     if len(data) < SIZE_BYTES:
         return None

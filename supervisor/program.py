@@ -11,10 +11,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from ..proto.config import load
 from ..proto.errors import HomeostatError
+from .nursery import ENTRY
+
+if TYPE_CHECKING:
+    from .guarded import Guard
 
 MODULE = "homeostat.supervisor.program"
 
@@ -27,13 +31,14 @@ def become(home: Path, config: Path | None) -> NoReturn:
     os.execv(sys.executable, arguments)
 
 
-def main(arguments: list[str]) -> int:
-    """Run the supervisor: home, configuration (empty: none)."""
-    home, config = Path(arguments[0]), Path(arguments[1]) if arguments[1] else None
+def supervise(
+    home: Path, config: Path | None, out: TextIO, *, entry: str = ENTRY, guard: Guard | None = None
+) -> int:
+    """Run the supervisor; give its exit code. Whatever goes wrong is told on standard error."""
     try:
         from .main import run  # noqa: PLC0415  what its import finds wrong is told like the rest
 
-        return run(home, load(config), config_path=config, out=sys.stdout)
+        return run(home, load(config), config_path=config, out=out, entry=entry, guard=guard)
     except HomeostatError as error:
         print(f"homeostat: {error.diagnostics()}", file=sys.stderr)
         return error.exit_code
@@ -43,6 +48,11 @@ def main(arguments: list[str]) -> int:
 
         report_crash(error, Settings(given_home=str(home)))
         return EX_SOFTWARE
+
+
+def main(arguments: list[str]) -> int:
+    """Run the supervisor in front: home, configuration (empty: none)."""
+    return supervise(Path(arguments[0]), Path(arguments[1]) if arguments[1] else None, sys.stdout)
 
 
 if __name__ == "__main__":

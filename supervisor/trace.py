@@ -8,12 +8,12 @@ Source: memfd_create(2), fcntl(2) F_ADD_SEALS, proc_pid_status(5), signal(7).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import time
 from pathlib import Path
 
+from . import shared_memory
 from .process import Process
 
 SIGNAL = signal.SIGUSR2
@@ -23,15 +23,11 @@ ANSWER_S = 0.02
 """How long one who was asked may take: its handler writes a few kilobytes into memory. A processor that is
 busy with others may need it all; without an answer the report says so.
 """
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def create() -> int:
     """Make the memory of one incarnation; give its descriptor. Raises OSError."""
-    fd = os.memfd_create("homeostat-trace", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, LIMIT_BYTES)  # Costs nothing before it is written to.
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return fd
+    return shared_memory.create("trace", LIMIT_BYTES)
 
 
 def ask(process: Process) -> float | None:

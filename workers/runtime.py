@@ -219,6 +219,7 @@ class Loop:
             events = self._waiter.poll(self._timeout_ms())
             self.phase.write(Phase.RUN)
             self._read_gate()
+            self.phase.subject("")  # What follows is no message's doing.
             for source, _ in events:
                 if source == self._supervised.socket.fileno():
                     self._read_control()

@@ -20,6 +20,7 @@ MADV_DONTNEED = 4
 REST_S = 2.0
 """Shorter rests are between two steps of a task."""
 
+SMAPS = Path("/proc/self/smaps")
 _libc = ctypes.CDLL(None)
 
 
@@ -34,9 +35,13 @@ def give_back() -> None:
     """Give back code and constants of libraries; a page that is needed again comes from the page cache.
 
     Loading all libraries touches some 20 MB once, judging by a policy 7 MB. Reading the mappings takes some
-    milliseconds: for a process that has nothing to do.
+    milliseconds: for a process that has nothing to do. Where they can't be read, nothing is given back.
     """
-    for start, end in _clean(Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace")):
+    try:
+        smaps = SMAPS.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # A kernel without CONFIG_PROC_PAGE_MONITOR, a /proc that hides it: no reason to end.
+        return
+    for start, end in _clean(smaps):
         _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
 
 

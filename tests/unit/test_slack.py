@@ -1,6 +1,8 @@
 import mmap
 from pathlib import Path
 
+import pytest
+
 from homeostat.workers import slack
 from homeostat.workers.slack import Rest
 
@@ -34,6 +36,14 @@ def test_pages_are_gone_and_come_back_when_they_were_given_back(tmp_path: Path) 
         slack.give_back()
         assert _resident_kib(path) == 0
         assert bytes(memory[-9:]) == b"homeostat"
+
+
+def test_nothing_happens_when_the_mappings_can_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is kept is no reason to end."""
+    monkeypatch.setattr(slack, "SMAPS", tmp_path / "none")
+    slack.give_back()
 
 
 def test_rest_gives_back_once_when_it_has_been_long_enough() -> None:

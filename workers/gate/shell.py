@@ -218,6 +218,7 @@ class Gate:
         for sender, data in self.clients.receive():
             with self.phase.at(Phase.WORK if len(data) > BULKY_BYTES else Phase.RUN):
                 self.requests.take(sender, data.bytes, now_ns, now_s)
+        self.phase.subject("")  # Timers say for themselves whose they are.
         self.core.on_time(now_ns)
 
     def _handle(self, peer: Peer, message: Any, now_ns: int) -> None:

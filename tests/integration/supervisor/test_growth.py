@@ -74,6 +74,7 @@ def test_counters_grow_by_one_and_nothing_else_grows_when_a_worker_is_killed_aga
             now = restarts_told(url)
             assert now == told + number + 1
     settled(supervised)
+
     def grown() -> bool:
         return any(now > then for now, then in zip(figures(supervised), before, strict=True))
 

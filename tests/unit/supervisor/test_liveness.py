@@ -49,11 +49,13 @@ def test_word_is_read_as_it_was_written_when_shared() -> None:
     os.close(fd)
 
 
-def test_word_is_none_when_a_worker_has_cut_its_memory() -> None:
-    """A hostile worker can't bring the supervisor down by shrinking what they share."""
+@pytest.mark.parametrize("size_bytes", [3, 1 << 30])
+def test_memory_of_a_word_keeps_its_size_when_a_worker_would_have_another(size_bytes: int) -> None:
+    """A hostile worker can neither hide by shrinking what it shares with the supervisor, nor fill memory."""
     fd = liveness.create()
-    os.ftruncate(fd, 3)
-    assert liveness.read(fd) is None
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, size_bytes)
+    assert liveness.read(fd) is not None
     os.close(fd)
 
 
