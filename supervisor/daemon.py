@@ -66,15 +66,19 @@ def metrics_folder(home: Path, name: str, owner: int | None) -> None:
     _settle(folder, owner, 0o700)
 
 
-def lock(home: Path) -> int:
-    """Take the lock; give the descriptor that holds it. Raises HomeError, HomeLockedError with the pid."""
-    path = home / LOCK
+def open_lock(path: Path) -> int:
+    """Open a file that somebody locks, made if need be. Raises HomeError."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise HomeError(
             f"{path}: {(error.strerror or '').lower()}", remedy="Check who owns the home folder."
         ) from error
+
+
+def lock(home: Path) -> int:
+    """Take the lock; give the descriptor that holds it. Raises HomeError, HomeLockedError with the pid."""
+    fd = open_lock(home / LOCK)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

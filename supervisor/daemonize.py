@@ -24,7 +24,7 @@ import prctl
 
 from ..proto.config import ASK_AS_OWNER, Config
 from ..proto.errors import HomeError, HomeLockedError, HomeostatError
-from . import guardian
+from . import daemon, guardian
 
 LOCK = "run/guardian.pid"
 FOREIGN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
@@ -148,14 +148,7 @@ def _undo(home: Path, config: Config) -> None:
 
 # -- the lock ------------------------------------------------------------------------------------------------
 def _lock(home: Path) -> int:
-    path = home / LOCK
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise HomeError(
-            f"{path}: {(error.strerror or '').lower()}", remedy="Check who owns the home folder."
-        ) from error
-    os.set_inheritable(fd, False)
+    fd = daemon.open_lock(home / LOCK)
     until_s = time.monotonic() + LOOKERS_S
     while not _locked(fd, fcntl.LOCK_EX):
         if time.monotonic() >= until_s:
