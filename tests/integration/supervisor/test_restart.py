@@ -200,10 +200,16 @@ def parked(supervised: Supervised, role: str) -> int:
     """Pid of the worker that waits for the next start of a role."""
     name = f"homeostat: {role} (parked)".encode()
 
+    def is_one(pid: int) -> bool:
+        try:
+            return name in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # It ended since it was listed.
+
     def found() -> int | None:
         tasks = Path(f"/proc/{supervised.process.pid}/task").glob("*/children")
         pids = [int(word) for path in tasks for word in path.read_text().split()]
-        return next((pid for pid in pids if name in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
+        return next((pid for pid in pids if is_one(pid)), None)
 
     return eventually(found, f"a parked {role}")
 
