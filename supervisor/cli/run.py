@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from ...proto.config import load
-from ...proto.errors import HomeLockedError
+from ...proto.errors import HomeError, HomeLockedError
 from ..daemonize import holder
 from ..program import become
 from .settings import Settings, common
@@ -34,10 +34,19 @@ def run(settings: Settings, config_path: Path | None) -> None:
     A line that begins with `ready` is printed when all workers serve. SIGTERM drains and exits 0.
     """
     load(config_path)  # What is wrong with it is told here, by the one who was asked.
-    with holder(settings.home) as guardian:
-        if guardian is not None:
-            raise HomeLockedError(
-                f"{settings.home}: a daemon keeps this home (guardian {guardian.pid})",
-                remedy="Stop it with `homeostat stop`, or use another --home.",
-            )
+    _refuse_guarded(settings.home)
     become(settings.home, config_path)
+
+
+def _refuse_guarded(home: Path) -> None:
+    """Between two supervisors of a daemon the home is taken too. Raises HomeLockedError."""
+    try:
+        with holder(home) as guardian:
+            pid = None if guardian is None else guardian.pid
+    except HomeError:
+        return  # The supervisor says it in its own words: what is wrong with a home, and what to do.
+    if guardian is not None:
+        raise HomeLockedError(
+            f"{home}: a daemon keeps this home (guardian {pid})",
+            remedy="Stop it with `homeostat stop`, or use another --home.",
+        )
