@@ -46,7 +46,16 @@ _OF_KEY = {
     "journal.map_bytes": Bounds(1 << 20, 1 << 44),
     "sandbox.max_processes": Bounds(1, 1 << 22),  # PID_MAX_LIMIT, proc_sys_kernel(5)
     "sandbox.max_open_files": Bounds(1, 1 << 20),  # fs.nr_open: more is EPERM, for root too
+    "sandbox.armed": Bounds(0, 64),
     "sandbox.tmp_bytes": Bounds(LEAST_TMP_BYTES, EXBIBYTE),
+    "terminals.per_task": Bounds(0, 1_000),
+    "terminals.most": Bounds(0, 1_000),
+    "courier.connections": Bounds(1, 10_000),
+    "courier.connections_per_call": Bounds(1, 10_000),
+    "courier.redirects": Bounds(0, 50),
+    "courier.max_response_bytes": Bounds(1, 1 << 30),
+    "connection.rows": Bounds(1, 100_000),
+    "agent.egress.ports": Bounds(1, 65_535),
     "supervision.backoff_base_s": Bounds(0, TEN_YEARS_S),
     "supervision.watch_s": Bounds(0.1, TEN_YEARS_S),
     "supervision.hard_factor": Bounds(0, 1_000),

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from . import messages as m
-from . import wire
+from . import messages as m, wire
 from .errors import MessageTooLargeError, ProtocolError, VersionError
 
 LINK_LIMIT_BYTES = 16 << 20
@@ -83,7 +82,10 @@ class _Envelope(msgspec.Struct, frozen=True):
 
 _ENVELOPE: msgspec.msgpack.Decoder[_Envelope] = msgspec.msgpack.Decoder(_Envelope)
 _NAMED_FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
-REQUEST_TYPES = ("submit", "get", "list", "watch", "cancel", "resolve", "status", "letters", "freeze", "thaw")
+REQUEST_TYPES = (
+    "submit", "get", "list", "watch", "cancel", "resolve", "status", "letters", "freeze", "thaw",
+    "attach", "diff", "rewind",
+)  # fmt: skip
 
 
 class BadRequestError(ProtocolError):

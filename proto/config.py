@@ -1,6 +1,6 @@
 """Typed settings from one TOML file.
 
-Owns: every setting, its default, and errors that name key and line.
+Owns: reading it, and errors that name key and line; it also gives the settings themselves (settings.py).
 Must not know: who uses a setting.
 Invariant: an unknown key or a wrong type is an error; nothing is guessed.
 Source: TOML 1.0; DESIGN §13.
@@ -14,14 +14,35 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from . import bounds
 from .confinement import path_fault
 from .errors import ConfigError, HomeError
-from .records import Limits
+from .outside import check_outside
+from .settings import (
+    Agent as Agent,
+    Client as Client,
+    Config as Config,
+    Connection as Connection,
+    Courier as Courier,
+    Credential as Credential,
+    Egress as Egress,
+    Guardian as Guardian,
+    Journal as Journal,
+    Log as Log,
+    Metrics as Metrics,
+    Model as Model,
+    Policy as Policy,
+    Quotas as Quotas,
+    Sandbox as Sandbox,
+    Supervision as Supervision,
+    Terminals as Terminals,
+    Users as Users,
+    Workers as Workers,
+)
 from .tools import CATALOGUE
 
 SUN_PATH_BYTES = 107
@@ -33,179 +54,6 @@ _REMEDY = "docs/OPERATIONS.md lists every key with its type and default."
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _ASSIGNMENT = re.compile(r"\s*([\w\s.\"'-]+?)\s*=")
 _QUOTES = re.compile(r"[\s\"']")
-
-
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Common form."""
-
-
-class Metrics(_Section, frozen=True):
-    """The Prometheus endpoint. Port 0 takes a free one."""
-
-    listen: str = "127.0.0.1:9464"
-
-
-class Client(_Section, frozen=True):
-    """The client port beside the local one: ``listen`` (TCP, CURVE) is off when empty.
-
-    ``authorized_keys`` are the clients' public keys (Z85, 40 characters).
-    """
-
-    listen: str = ""
-    authorized_keys: tuple[str, ...] = ()
-
-
-class Users(_Section, frozen=True):
-    """As root: the first of the unprivileged uids and gids that workers and commands get."""
-
-    base: int = 64_100
-
-
-class Quotas(_Section, frozen=True):
-    """Bounds of the whole home; beyond them new work is refused with a reason."""
-
-    open_tasks: int = 1_000
-    plan_steps: int = 200_000
-    min_free_bytes: int = 256 << 20
-
-
-class Journal(_Section, frozen=True):
-    """``map_bytes`` is address space reserved for the journal, not disk."""
-
-    map_bytes: int = 64 << 30
-
-
-class Policy(_Section, frozen=True):
-    """Cedar policies: a shipped set by name, and files of one's own (they are added to it)."""
-
-    set: Literal["default", "locked"] = "default"
-    files: tuple[str, ...] = ()
-
-
-class Sandbox(_Section, frozen=True):
-    """Confinement of commands. ``read_only`` paths are visible in it at the same place.
-
-    ``may_be_missing`` names layers that an operator allows to be missing (``landlock``).
-    """
-
-    read_only: tuple[str, ...] = ()
-    path: str = "/usr/local/bin:/usr/bin:/bin"
-    may_be_missing: tuple[Literal["landlock"], ...] = ()
-    max_processes: int = 512
-    max_open_files: int = 1_024
-    max_file_bytes: int = 1 << 30
-    max_memory_bytes: int = 4 << 30
-    tmp_bytes: int = 256 << 20
-
-
-class Supervision(_Section, frozen=True):
-    """Restart intensity within a period, backoff, how long a stop may take; limits of a worker's resources.
-
-    Beyond a soft limit a worker is drained and recycled, beyond ``hard_factor`` times that it is killed; 0 is
-    off.
-    """
-
-    intensity: int = 20
-    period_s: float = 10.0
-    backoff_base_s: float = 0.05
-    backoff_max_s: float = 5.0
-    healthy_s: float = 10.0
-    stop_s: float = 10.0
-    run_s: float = 0.15
-    sync_s: float = 10.0
-    hung_s: float = 30.0
-    drain_s: float = 60.0
-    watch_s: float = 30.0
-    cool_down_s: float = 600.0
-    hard_factor: float = 2.0
-    soft_memory_bytes: int = 1 << 30
-    soft_open_files: int = 512
-    soft_threads: int = 256
-    soft_cpu_share: float = 0.0
-
-
-class Log(_Section, frozen=True):
-    """The supervisor's log: which lines, in what form, where to; and the size of every log file.
-
-    Of one event at most ``lines_at_once`` lines are written together and ``lines_a_minute`` after that.
-    """
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    form: Literal["logfmt", "json"] = "logfmt"
-    to: Literal["file", "stderr", "journald"] = "file"
-    max_bytes: int = 8 << 20
-    keep: int = 3
-    lines_at_once: int = 200
-    lines_a_minute: int = 600
-
-
-class Guardian(_Section, frozen=True):
-    """Of `homeostat start`: when a supervisor that died is started again, and when no more."""
-
-    intensity: int = 5
-    period_s: float = 60.0
-    backoff_base_s: float = 1.0
-    backoff_max_s: float = 30.0
-    healthy_s: float = 60.0
-
-
-class Workers(_Section, frozen=True):
-    """How many of the workers that may be many."""
-
-    brains: int = 1
-    executors: int = 1
-
-
-class Model(_Section, frozen=True):
-    """A model behind OpenAI's Chat Completions protocol at any base URL.
-
-    The key comes from the file or the environment variable named here; only the brain reads it.
-    """
-
-    base_url: str
-    model: str
-    key_file: str = ""
-    key_env: str = ""
-    timeout_s: float = 120.0
-    attempts: int = 4
-    max_output_tokens: int = 4_096
-    context_tokens: int = 128_000
-    temperature: float | None = None
-
-
-class Agent(_Section, frozen=True):
-    """An agent: provider ``script`` runs the plan that a task carries, ``chat`` asks a model."""
-
-    name: str
-    provider: Literal["script", "chat"] = "script"
-    prompt: str = ""
-    tools: tuple[str, ...] = ()
-    model: Model | None = None
-    limits: Limits = Limits()
-    stage: Literal["required", "off"] = "required"
-    in_doubt: Literal["ask", "tell"] = "ask"
-    in_doubt_s: float = 86_400.0
-
-
-class Config(_Section, frozen=True):
-    """All settings of one home."""
-
-    metrics: Metrics = Metrics()
-    client: Client = Client()
-    users: Users = Users()
-    quotas: Quotas = Quotas()
-    journal: Journal = Journal()
-    policy: Policy = Policy()
-    sandbox: Sandbox = Sandbox()
-    supervision: Supervision = Supervision()
-    guardian: Guardian = Guardian()
-    log: Log = Log()
-    workers: Workers = Workers()
-    agent: tuple[Agent, ...] = (Agent(name="default"),)
-
-    def agent_named(self, name: str) -> Agent | None:
-        """The agent of this name."""
-        return next((agent for agent in self.agent if agent.name == name), None)
 
 
 def load(path: Path | None) -> Config:
@@ -304,6 +152,7 @@ def _checked(config: Config, name: str, text: str) -> Config:
         if fault := path_fault(path):
             raise wrong("sandbox.read_only", fault, 'paths such as "/opt/tools"')
     _check_agents(config.agent, wrong)
+    check_outside(config, wrong)
     return config
 
 

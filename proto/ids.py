@@ -20,8 +20,8 @@ Epoch = NewType("Epoch", int)
 Position = NewType("Position", int)
 """Place of a record in the journal, from 1, dense."""
 
-Role = Literal["gate", "brain", "executor", "zygote", "memory"]
-EffectClass = Literal["read", "staged", "once"]
+Role = Literal["gate", "brain", "executor", "zygote", "memory", "courier", "database"]
+EffectClass = Literal["read", "staged", "witnessed", "keyed", "once"]
 
 TaskStatus = Literal[
     "queued", "running", "waiting_approval", "waiting_human", "waiting_timer", "paused", "frozen",

@@ -17,8 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from .codec import LINK_LIMIT_BYTES
-from .codec import encode as encode_message
+from .codec import LINK_LIMIT_BYTES, encode as encode_message
 from .errors import MessageTooLargeError, ProtocolError
 from .messages import FromWorker, Hello, ToWorker, Welcome
 

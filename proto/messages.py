@@ -1,6 +1,7 @@
 """Every message between homeostat's own processes.
 
-Owns: the words that workers and gate exchange; it also gives those of the supervisor (supervision.py).
+Owns: the words that workers and gate exchange; it also gives those about calls (execution.py) and
+    those of the supervisor (supervision.py).
 Must not know: sockets, sequence numbers (link.py), what clients say (wire.py).
 Invariant: frozen, tagged, no unknown fields: moved, never shared.
 Source: DESIGN §3, §4, §6.
@@ -10,76 +11,56 @@ from __future__ import annotations
 
 import msgspec
 
+from .execution import (
+    Abort as Abort,
+    Connection as Connection,
+    Connections as Connections,
+    DiffText as DiffText,
+    Discard as Discard,
+    Ended as Ended,
+    EndTask as EndTask,
+    Execute as Execute,
+    Forget as Forget,
+    Halted as Halted,
+    HoldTask as HoldTask,
+    Keeping as Keeping,
+    Lend as Lend,
+    Lent as Lent,
+    Merge as Merge,
+    Permit as Permit,
+    ReadDiff as ReadDiff,
+    StagedDiff as StagedDiff,
+    TerminalTaken as TerminalTaken,
+    Undo as Undo,
+    Undone as Undone,
+    Unstageable as Unstageable,
+)
 from .form import Message
-from .ids import CallStatus, EffectClass, Key, Role, TaskId
-from .records import Call, DiffSummary, Plan, Usage
+from .ids import CallStatus, Role, TaskId
+from .records import Call, Plan, Usage
 from .supervision import (
     Drain as Drain,
-)
-from .supervision import (
     Drained as Drained,
-)
-from .supervision import (
     Epochs as Epochs,
-)
-from .supervision import (
     Fatal as Fatal,
-)
-from .supervision import (
     ForkFailed as ForkFailed,
-)
-from .supervision import (
     FromNursery as FromNursery,
-)
-from .supervision import (
     FromParked as FromParked,
-)
-from .supervision import (
     FromSupervisor as FromSupervisor,
-)
-from .supervision import (
     GateEpoch as GateEpoch,
-)
-from .supervision import (
     Incarnation as Incarnation,
-)
-from .supervision import (
     KillWorker as KillWorker,
-)
-from .supervision import (
     Owner as Owner,
-)
-from .supervision import (
     Park as Park,
-)
-from .supervision import (
     Parked as Parked,
-)
-from .supervision import (
     Ping as Ping,
-)
-from .supervision import (
     Poison as Poison,
-)
-from .supervision import (
     Quarantined as Quarantined,
-)
-from .supervision import (
     Ready as Ready,
-)
-from .supervision import (
     Stop as Stop,
-)
-from .supervision import (
     ToNursery as ToNursery,
-)
-from .supervision import (
     ToSupervisor as ToSupervisor,
-)
-from .supervision import (
     Unanswered as Unanswered,
-)
-from .supervision import (
     WorkerStart as WorkerStart,
 )
 
@@ -227,96 +208,6 @@ class ModelTrouble(Message, frozen=True, tag="model_trouble"):
     final: bool
 
 
-# -- gate -> executor, memory --------------------------------------------------------------------------
-class Execute(Message, frozen=True, tag="execute"):
-    """Carry out one admitted call. ``args`` is canonical JSON without the thought.
-
-    ``resumed`` says that it may have been begun before: look into the ledger first.
-    ``timeout_s`` is what is left of the call's deadline. ``halted`` says that it is frozen: it is not to
-    begin, and stands still where it has; the next Execute without it lets it go on. Answered by Halted.
-    """
-
-    key: Key
-    task: TaskId
-    tool: str
-    args: bytes
-    klass: EffectClass
-    workspace: str
-    timeout_s: float
-    output_limit_bytes: int
-    resumed: bool = False
-    halted: bool = False
-
-
-class Merge(Message, frozen=True, tag="merge"):
-    """What the staged call did is admitted (the diff with this digest): make it count."""
-
-    key: Key
-    digest: str
-
-
-class Discard(Message, frozen=True, tag="discard"):
-    """What the staged call did is refused: throw the stage away and end the call as ``refused``."""
-
-    key: Key
-    reason: str
-
-
-class Abort(Message, frozen=True, tag="abort"):
-    """Kill the call; end it with this status (``timeout`` or ``cancelled``)."""
-
-    key: Key
-    status: CallStatus
-
-
-class Forget(Message, frozen=True, tag="forget"):
-    """The outcome is on disk: the ledger may drop the key."""
-
-    key: Key
-
-
-class EndTask(Message, frozen=True, tag="end_task"):
-    """The task has ended: kept replaced files and its fresh workspace follow retention."""
-
-    task: TaskId
-
-
-# -- executor, memory -> gate --------------------------------------------------------------------------
-class StagedDiff(Message, frozen=True, tag="staged_diff"):
-    """The staged call has ended; this is what it did. Nothing counts yet."""
-
-    key: Key
-    diff: DiffSummary
-
-
-class Ended(Message, frozen=True, tag="ended"):
-    """The outcome of a call. Resent until acknowledged."""
-
-    key: Key
-    status: CallStatus
-    text: str
-    exit_code: int | None = None
-    signal: int | None = None
-    artifact: str = ""
-    output_bytes: int = 0
-    duration_s: float = 0.0
-    diff: DiffSummary | None = None
-    protection: str = ""
-    note: str = ""
-
-
-class Halted(Message, frozen=True, tag="halted"):
-    """The call stands still: its sandbox is stopped, or was not begun."""
-
-    key: Key
-
-
-class Keeping(Message, frozen=True, tag="keeping"):
-    """For these tasks stages are kept until they end; told every new gate: an EndTask may be lost."""
-
-    tasks: tuple[TaskId, ...]
-
-
 # -- following the journal -----------------------------------------------------------------------------
 class Follow(Message, frozen=True, tag="follow"):
     """Send the records after this position, and go on as they come."""
@@ -359,10 +250,16 @@ class DeadLetter(Message, frozen=True, tag="dead_letter"):
 
 
 ToBrain = Assign | History | Observe | Drop
-ToExecutor = Execute | Merge | Discard | Abort | Forget | EndTask
+ToExecutor = Execute | Merge | Discard | Abort | Forget | EndTask | HoldTask | Lend | ReadDiff | Undo
 ToMemory = Execute | Abort | Forget | Records
+ToCourier = Permit | Execute | Abort | Forget
+ToDatabase = Execute | Abort | Forget
 FromBrain = Propose | Finish | ModelTrouble
-FromExecutor = StagedDiff | Ended | Halted | Keeping
+FromExecutor = (
+    StagedDiff | Ended | Halted | Keeping | Lent | TerminalTaken | DiffText | Undone | Unstageable
+)  # fmt: skip
 FromMemory = Ended | Follow | Followed
-ToWorker = ToBrain | ToExecutor | Records
-FromWorker = FromBrain | FromExecutor | Follow | Followed | DeadLetter
+FromCourier = Ended | Connections
+FromDatabase = Ended
+ToWorker = ToBrain | ToExecutor | Records | Permit
+FromWorker = FromBrain | FromExecutor | FromCourier | Follow | Followed | DeadLetter

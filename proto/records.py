@@ -64,13 +64,14 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ChangeLine(msgspec.Struct, frozen=True, array_like=True):
-    """One changed path in a bounded summary of a diff."""
+    """One changed path in a bounded summary of a diff; ``source``: what a ``renamed`` one was called before."""
 
     kind: str
     type: str
     path: str
     size: int = 0
     mode: int = 0
+    source: str = ""
 
 
 class DiffSummary(msgspec.Struct, frozen=True, array_like=True):
@@ -261,10 +262,49 @@ class Quarantined(_Record, frozen=True, tag="quarantined"):
     report: str
 
 
+class Connected(_Record, frozen=True, tag="connected"):
+    """A connection that a call made, or was refused, through the courier; it is over.
+
+    ``step`` and ``index`` are -1 where the call had ended before the connection did.
+    """
+
+    at_ns: int
+    step: int
+    index: int
+    key: Key
+    host: str
+    port: int
+    address: str
+    method: str
+    verdict: str
+    reason: str
+    sent_bytes: int
+    received_bytes: int
+    duration_s: float
+
+
+class TerminalTaken(_Record, frozen=True, tag="terminal_taken"):
+    """A person took over a live terminal of the task (``on``), or handed it back."""
+
+    at_ns: int
+    terminal: str
+    by: str
+    on: bool
+
+
+class Rewound(_Record, frozen=True, tag="rewound"):
+    """The task is again where it was after step ``to_step``; what follows is of this ``branch``."""
+
+    at_ns: int
+    to_step: int
+    branch: int
+    by: str
+
+
 Record = (
     Accepted | Proposed | Decided | Staged | Outcome | SystemEvent | StatusChanged | ModelFailed
     | CancelRequested | DoubtResolved | GateStarted | WorkerStarted | Quarantined
-    | Frozen | Thawed
+    | Frozen | Thawed | Connected | TerminalTaken | Rewound
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

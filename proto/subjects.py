@@ -16,8 +16,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from . import messages as m
-from . import wire
+from . import messages as m, wire
 
 LIMIT_BYTES = 200
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+@-]{0,79}").fullmatch

@@ -112,7 +112,31 @@ class Thaw(_Wire, frozen=True, tag="thaw"):
     reason: str = ""
 
 
-Request = Submit | Get | List | Watch | Cancel | Resolve | Status | Letters | Freeze | Thaw
+class Attach(_Wire, frozen=True, tag="attach"):
+    """Take over a live terminal of a task; empty: its only one. For clients on the machine itself."""
+
+    task: str
+    terminal: str = ""
+
+
+class Diff(_Wire, frozen=True, tag="diff"):
+    """What the calls of a step changed in the workspace, as text, as long as the task has not ended."""
+
+    task: str
+    step: int
+    limit_bytes: int = 262_144
+
+
+class Rewind(_Wire, frozen=True, tag="rewind"):
+    """Go back to where the task was after step ``to_step`` (-1: before its first), files and all."""
+
+    task: str
+    to_step: int
+
+
+Request = (
+    Submit | Get | List | Watch | Cancel | Resolve | Status | Letters | Freeze | Thaw | Attach | Diff | Rewind
+)
 
 
 # -- answers -------------------------------------------------------------------------------------------
@@ -307,6 +331,49 @@ class DeadLetters(_Wire, frozen=True, tag="dead_letters"):
     next: int = 0
 
 
+class Attached(_Wire, frozen=True, tag="attached"):
+    """Connect to the unix socket ``path`` and say ``token`` first: docs/PROTOCOL.md, "Live terminals"."""
+
+    task: str
+    terminal: str
+    path: str
+    token: str
+    rows: int
+    cols: int
+
+
+class CallDiff(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call changed: its recorded summary, and a unified ``text`` where that can still be had."""
+
+    index: int
+    tool: str
+    key: str
+    status: str
+    diff: dict[str, Any]
+    text: str = ""
+    trouble: str = ""
+
+
+class Diffs(_Wire, frozen=True, tag="diffs"):
+    """The staged calls of a step."""
+
+    task: str
+    step: int
+    calls: list[CallDiff]
+
+
+class Rewound(_Wire, frozen=True, tag="rewound"):
+    """The task is again where it was after ``to_step``. ``kept``: effects of the steps since that can't be
+    taken back, as ``step N: tool``.
+    """
+
+    task: str
+    status: str
+    to_step: int
+    branch: int
+    kept: list[str]
+
+
 class Refused(_Wire, frozen=True, tag="refused"):
     """The request was not carried out; ``code`` is one of docs/PROTOCOL.md's."""
 
@@ -320,5 +387,5 @@ class Refused(_Wire, frozen=True, tag="refused"):
 
 Reply = (
     Submitted | Task | Tasks | Events | Cancelled | Resolved | StatusReply | Refused | DeadLetters
-    | Frozen | Thawed
+    | Frozen | Thawed | Attached | Diffs | Rewound
 )  # fmt: skip

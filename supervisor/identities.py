@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from ..proto.config import Config
 from ..proto.ids import Role
 
-OFFSETS: dict[Role, int] = {"gate": 1, "brain": 2, "executor": 3, "memory": 4}
+OFFSETS: dict[Role, int] = {
+    "gate": 1, "brain": 2, "executor": 3, "memory": 4, "courier": 5, "database": 6,
+}  # fmt: skip
 COMMAND_OFFSET = 11
 
 

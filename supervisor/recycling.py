@@ -32,7 +32,7 @@ SERVE_S = 180.0
 """So long a worker may take to serve again, before a roll gives up; its stop has a limit of its own."""
 PATIENT = frozenset({"executor", "zygote"})
 """Whose commands are never cut."""
-DRAINED_BY_GATE = frozenset({"executor", "memory", "brain"})
+DRAINED_BY_GATE = frozenset({"executor", "memory", "brain", "courier", "database"})
 """The gate drains by its own stop; of a zygote its executor is drained."""
 
 

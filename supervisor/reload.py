@@ -23,14 +23,19 @@ AT_ONCE: tuple[Role, ...] = ()
 """The supervisor itself takes it over."""
 GATE: tuple[Role, ...] = ("gate",)
 EXECUTORS: tuple[Role, ...] = ("executor",)
-EVERYBODY: tuple[Role, ...] = ("gate", "memory", "zygote", "executor", "brain")
-THINKERS: tuple[Role, ...] = ("gate", "brain")
+EVERYBODY: tuple[Role, ...] = ("gate", "memory", "courier", "database", "zygote", "executor", "brain")
+AGENTS: tuple[Role, ...] = ("gate", "courier", "brain")
+"""Who acts on what an agent is."""
 
 MEANS: Mapping[str, tuple[Role, ...] | None] = {
     "metrics.listen": None,  # Its socket is made once, and its port may be below 1024.
     "client.listen": None,
     "client.authorized_keys": GATE,
     "users": None,  # What is in the home belongs to these users.
+    "quotas.stage_bytes": EXECUTORS,
+    "quotas.stage_files": EXECUTORS,
+    "quotas.workspace_bytes": EXECUTORS,
+    "quotas.workspace_files": EXECUTORS,
     "quotas": GATE,
     "journal": None,  # Address space is reserved once.
     "policy": GATE,
@@ -38,7 +43,13 @@ MEANS: Mapping[str, tuple[Role, ...] | None] = {
     "log": AT_ONCE,
     "guardian": None,  # It has read them when it started the supervisor.
     "sandbox.may_be_missing": EVERYBODY,
+    "sandbox.armed": ("zygote",),
+    "sandbox.total_memory_bytes": ("zygote",),
     "sandbox": EXECUTORS,
+    "terminals": EXECUTORS,
+    "courier": ("courier",),
+    "credential": ("courier",),
+    "connection": ("database",),
     "supervision.drain_s": AT_ONCE,
     "supervision.watch_s": AT_ONCE,
     "supervision.cool_down_s": AT_ONCE,
@@ -49,10 +60,10 @@ MEANS: Mapping[str, tuple[Role, ...] | None] = {
     "supervision.soft_cpu_share": AT_ONCE,
     "supervision": None,  # Child specs are made at the start.
     "workers": None,  # Tasks are spread by these numbers.
-    "agent": THINKERS,
+    "agent": AGENTS,
 }
 """By section or key; the longest that fits counts. None: a restart of everything."""
-_RESTART_ORDER: tuple[Role, ...] = ("gate", "memory", "zygote", "executor", "brain")
+_RESTART_ORDER = EVERYBODY
 
 
 @dataclass(frozen=True)
@@ -78,9 +89,10 @@ class Plan:
 def plan(old: Config, new: Config, *, law_changed: bool = False) -> Plan:
     """Compare two configurations; ``law_changed``: a policy file is another than when it was last read."""
     keys = tuple(changed(old, new))
-    kept = tuple(key for key in keys if means(key) is None)
-    applied = tuple(key for key in keys if means(key) is not None)
-    roles = {role for key in applied for role in means(key) or ()}
+    other_tree = (old.has_courier, old.has_database) != (new.has_courier, new.has_database)
+    kept = tuple(key for key in keys if means(key) is None or (key == "agent" and other_tree))
+    applied = tuple(key for key in keys if key not in kept)
+    roles = {role for key in applied for role in means(key) or ()} - _absent(old)
     if law_changed:
         roles.add("gate")
         applied = (*applied, *(("policy.files (their contents)",) if "policy.files" not in applied else ()))
@@ -88,6 +100,12 @@ def plan(old: Config, new: Config, *, law_changed: bool = False) -> Plan:
         roles.discard("executor")  # It comes again with its zygote.
     ordered = tuple(role for role in _RESTART_ORDER if role in roles)
     return Plan(_merged(old, new, kept), applied, kept, ordered)
+
+
+def _absent(config: Config) -> set[Role]:
+    """Roles that a tree of this configuration has not: a reload adds none and takes none away."""
+    absent: set[Role] = set() if config.has_courier else {"courier"}
+    return absent if config.has_database else {*absent, "database"}
 
 
 def means(key: str) -> tuple[Role, ...] | None:

@@ -79,7 +79,9 @@ class Group:
 
 
 def groups(config: Config) -> tuple[Group, ...]:
-    """Give the tree of a configuration: gate, memory, (zygote, executor) pairs, brains."""
+    """Give the tree of a configuration: gate, memory, the ways out that are wanted, (zygote, executor)
+    pairs, brains.
+    """
     stop_s = config.supervision.stop_s
 
     def single(role: Role, index: int) -> Group:
@@ -95,6 +97,8 @@ def groups(config: Config) -> tuple[Group, ...]:
     return (
         single("gate", 0),
         single("memory", 0),
+        *((single("courier", 0),) if config.has_courier else ()),
+        *((single("database", 0),) if config.has_database else ()),
         *(pair(index) for index in range(config.workers.executors)),
         *(single("brain", index) for index in range(config.workers.brains)),
     )

@@ -38,6 +38,8 @@ SHELLS = {
     "brain": "brain.shell",
     "executor": "executor.shell",
     "memory": "memory.shell",
+    "courier": "courier.shell",
+    "database": "database.shell",
 }
 BACKGROUND_NICE = 10
 """Memory follows behind; it must not take the processor from those who are waited for."""
@@ -66,8 +68,9 @@ def preload(config: Config) -> None:
     """
     for encoding in ("ascii", "latin-1", "utf-8", "utf-8-sig", "idna", "utf-16", "utf-32"):
         codecs.lookup(encoding)
-    for name in SHELLS.values():
-        importlib.import_module(f"{__package__}.{name}")
+    for role, name in SHELLS.items():
+        if _is_wanted(role, config):
+            importlib.import_module(f"{__package__}.{name}")
     zygote.compile_filters()
     if any(agent.provider == "chat" for agent in config.agent):
         importlib.import_module(f"{__package__}.brain.calls")
@@ -75,6 +78,11 @@ def preload(config: Config) -> None:
     importlib.import_module("lmdb._envid")  # lmdb imports it at the first open, when it may be out of reach
     with contextlib.suppress(ConfigError):  # The gate will meet it again, and can say so to the supervisor.
         importlib.import_module(f"{__package__}.gate.law").pipeline_of(config)
+
+
+def _is_wanted(role: str, config: Config) -> bool:
+    """Whether this configuration has such a worker at all: its libraries take memory."""
+    return {"courier": config.has_courier, "database": config.has_database}.get(role, True)
 
 
 def arm(park: Park, config: Config) -> Begin:

@@ -30,6 +30,7 @@ NAMED: dict[type, str] = {
     wire.LetterView: "letter",
     wire.OpenTask: "open task",
     wire.FreezeView: "freeze in force",
+    wire.CallDiff: "call diff",
 }
 PLAIN: dict[Any, str] = {
     str: "text",

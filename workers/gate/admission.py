@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from ...proto import records as r
-from ...proto import wire
+from ...proto import records as r, wire
 from ...proto.config import Agent
 from ...proto.ids import ENDED, TaskId
 from .core import GateCore
+from .pipeline import classes
 from .pipeline.verdict import Denied
 from .state import Task
 
@@ -236,7 +236,8 @@ def _check_plan(core: GateCore, agent: Agent, plan: r.Plan, limits: r.Limits) ->
         )
     for number, step in enumerate(plan.step):
         try:
-            core.pipeline.examine(agent, r.Call(step.tool, _as_json(step.args), step.thought))
+            tool, args, _ = core.pipeline.examine(agent, r.Call(step.tool, _as_json(step.args), step.thought))
+            classes.nature(tool, args, agent, stageable=True)
         except Denied as denied:
             raise Refusal(
                 "bad_plan",

@@ -8,10 +8,11 @@ Source: DESIGN §6 "Brain".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.config import Agent
+from ...proto.tools import Tool
 from .core import GateCore
 from .journal.store import Store
 from .pipeline.schema import model_schema
@@ -41,7 +42,7 @@ def assignment(store: Store, core: GateCore, task: Task) -> Iterator[m.Assign | 
         0 if scripted else _attempts(store, task),
     )
     if not scripted:
-        yield from _history(task, records)
+        yield from _history(task, accepted, records)
     yield m.History(task.id, (), True)
 
 
@@ -51,10 +52,10 @@ def _attempts(store: Store, task: Task) -> int:
     return last.attempt if isinstance(last, r.ModelFailed) and last.step == task.step else 0
 
 
-def _history(task: Task, records: Iterator[r.Record]) -> Iterator[m.History]:
+def _history(task: Task, accepted: r.Record, records: Iterator[r.Record]) -> Iterator[m.History]:
     batch: list[m.Turn] = []
     size = 0
-    for step in steps(records):
+    for step in steps(chain((accepted,), records), task.rewinds):
         if step.proposed.step >= task.step:
             break
         one = turn(step)
@@ -71,7 +72,13 @@ def agent_spec(core: GateCore, agent: Agent) -> m.AgentSpec:
     """What a brain is told of an agent; a script needs no tools' schemas."""
     known = core.pipeline.tools
     names = () if agent.provider == "script" else agent.tools or tuple(known)
-    # A name of another release's catalogue is left out: the pipeline would refuse it anyway.
-    tools = [known[name] for name in names if name in known]
+    # A name of another release's catalogue is left out, and what the agent was given no way for: the pipeline
+    # would refuse both anyway.
+    tools = [known[name] for name in names if name in known and _is_usable(known[name], agent)]
     specs = tuple(m.ToolSpec(tool.name, tool.description, model_schema(tool)) for tool in tools)
     return m.AgentSpec(agent.name, agent.prompt, agent.provider, specs)
+
+
+def _is_usable(tool: Tool, agent: Agent) -> bool:
+    """Whether the configuration gives this agent what the tool needs."""
+    return bool({"courier": agent.egress, "database": agent.connections}.get(tool.runs_in, True))

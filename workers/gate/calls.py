@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.config import Agent
 from ...proto.ids import Key, Role
 from ...proto.subjects import tend_subject
@@ -28,6 +27,8 @@ EVENTS_LIMIT = 3
 """So many system events in a task hand it to a person."""
 MERGE_NS = 600_000_000_000
 """A merge can't be aborted, only rolled forward; an executor that needs longer for it is taken for silent."""
+LOCAL = frozenset({"executor", "memory"})
+"""A read there leaves the machine in no case: it need not wait for its intent to be on disk."""
 GATE_TEXT = {"task.note": "noted"}
 
 
@@ -37,7 +38,8 @@ class Calls(Tasks):
     # -- the first decision ----------------------------------------------------------------------------
     def _decide(self, task: Task, agent: Agent, index: int, call: r.Call, now_ns: int) -> OpenCall:
         """One verdict, recorded; the call that comes of it."""
-        verdict = self.pipeline.decide(task, agent, call)
+        stageable = task.workspace not in self.unstageable
+        verdict = self.pipeline.decide(task, agent, call, stageable=stageable)
         if isinstance(verdict, Denied):
             return self._refuse(task, index, call, verdict, now_ns)
         return self._admit(task, index, call, verdict, now_ns)
@@ -70,6 +72,8 @@ class Calls(Tasks):
             deadline_ns,
             action_hash=reflection.action_hash(call.tool, verdict.args),
             executor=executor,
+            stage=verdict.stage,
+            egress=verdict.egress,
         )
 
     def _decided(  # noqa: PLR0917  # the fields of a record, in its order
@@ -118,14 +122,23 @@ class Calls(Tasks):
             min(CALL_OUTPUT_BYTES, max(0, task.limits.max_output_bytes - task.output_bytes)),
             resumed,
             bool(call.halted_ns) or task.cancelling is not None,  # Not begun only to be aborted.
+            call.stage,
+            call.egress,
         )
         # Freeze and thaw within one round must arrive in this order.
-        queue = self.round.now if call.klass == "read" and not resumed else self.round.after
+        local = call.klass == "read" and call.runs_in in LOCAL
+        queue = self.round.now if local and not resumed else self.round.after
+        if call.egress or call.runs_in == "courier":
+            self.round.after.append(("courier", 0, self._permit(task, call.key, execute.timeout_s)))
         queue.append((*where, execute))
         if resumed and call.phase == "merging":
             queue.append((*where, m.Merge(call.key, call.digest)))
         if resumed and task.cancelling is not None:
             queue.append((*where, m.Abort(call.key, "cancelled")))
+
+    def _permit(self, task: Task, key: Key, timeout_s: float) -> m.Permit:
+        """The courier's leave to connect for a call; what the agent may reach it knows by itself."""
+        return m.Permit(key, task.id, task.agent, timeout_s)
 
     @property
     def owes(self) -> bool:
@@ -182,7 +195,10 @@ class Calls(Tasks):
         """The outcome of a call; one that is known already only needs to be forgotten."""
         found = self._open_call(message.key)
         if found is not None:
-            self._outcome(*found, message, now_ns)
+            task, call = found
+            if call.egress and call.tool != "terminal.open":
+                self.round.after.append(("courier", 0, m.Forget(call.key)))
+            self._outcome(task, call, message, now_ns)
         self.round.after.append((role, index, m.Forget(message.key)))
 
     def on_keeping(self, message: m.Keeping, index: int) -> None:
@@ -208,7 +224,7 @@ class Calls(Tasks):
             ended.output_bytes,
             ended.duration_s,
             ended.diff,
-            ended.protection,
+            ended.protection + self._missing(task, call),
             ended.note,
         )
         self.record(task, outcome)
@@ -223,6 +239,11 @@ class Calls(Tasks):
         self._ended(task, call, ended, world_changed=_changed_the_world(call, ended))
         if not task.acting:
             self._complete_step(task, now_ns)
+
+    def _missing(self, task: Task, call: OpenCall) -> str:
+        """What a call had to do without that its agent asks for."""
+        wanted = self.pipeline.tools[call.tool].klass == "staged" and self.agent_of(task).stage != "off"
+        return "-overlay" if wanted and not call.stage and task.workspace in self.unstageable else ""
 
     def _doubt(self, task: Task, call: OpenCall, now_ns: int) -> None:
         """Only a person can say what became of this call; the deadline says it in the end."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.ids import Epoch, TaskStatus
-from .freezing import Freezing
+from .lasting import Lasting
 from .pipeline import budget
 from .quarantine import Quarantine
+from .rewinding import Rewinding
 from .state import Task
 
 CALLS_LIMIT = 16
@@ -26,7 +26,7 @@ PROPOSAL_LIMIT_BYTES = 8 << 20
 """Half of what a link and a journal's record carry, so that its way back to a brain is open too."""
 
 
-class GateCore(Freezing, Quarantine):
+class GateCore(Rewinding, Lasting, Quarantine):
     """All open tasks and what to do next."""
 
     # -- workers come ----------------------------------------------------------------------------------
@@ -37,11 +37,15 @@ class GateCore(Freezing, Quarantine):
         self._worker_gone(role, index)
         if role == "brain":
             self._brain_up(index, epoch)
-        elif role in ("executor", "memory"):
+        elif role != "zygote":
             for task in self.tasks.values():
                 for call in task.calls:
                     if call.is_open and self.carrier(call) == (role, index):
                         self._execute(task, call, now_ns, resumed=True)
+        if role == "courier":
+            self._permit_again(now_ns)
+        elif role == "executor":
+            self._executor_back(index)
 
     def _brain_up(self, index: int, epoch: Epoch) -> None:
         self.brains[index] = epoch

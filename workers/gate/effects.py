@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...proto import messages as m
-from ...proto import wire
+from ...proto import messages as m, wire
 from ...proto.ids import Role
 from ...proto.records import Record
 from .state import Task

@@ -8,8 +8,7 @@ Source: DESIGN §4 "The gate keeps the time", §1 "Ends".
 
 from __future__ import annotations
 
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.ids import TaskStatus
 from ...proto.subjects import tend_subject
 from .calls import Calls

@@ -17,8 +17,7 @@ Source: DESIGN §7 "homeostat freeze".
 
 from __future__ import annotations
 
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.ids import Role, TaskStatus
 from .draining import Draining
 from .freezes import Freeze

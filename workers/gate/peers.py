@@ -14,8 +14,7 @@ from typing import Any
 
 import zmq
 
-from ...proto import link
-from ...proto import messages as m
+from ...proto import link, messages as m
 from ...proto.codec import encode
 from ...proto.errors import ProtocolError
 from ...proto.ids import Epoch, Role, identity

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from ...proto import records as r
-from ...proto import wire
+from ...proto import records as r, wire
 from ...proto.events import call_parts, diff_data
 from ...proto.messages import Observation, Turn
+from .state import Rewind
 
 
 @dataclass(slots=True)
@@ -23,6 +23,7 @@ class Step:
     proposed: r.Proposed
     decided: dict[int, r.Decided] = field(default_factory=dict)
     commits: dict[int, r.Decided] = field(default_factory=dict)
+    staged: dict[int, r.Staged] = field(default_factory=dict)
     outcomes: dict[int, r.Outcome] = field(default_factory=dict)
     resolved: dict[int, r.DoubtResolved] = field(default_factory=dict)
     event: str = ""
@@ -39,17 +40,23 @@ class Step:
         return decided.verdict != "admit" or index in self.outcomes
 
 
-def steps(records: Iterable[r.Record]) -> Iterator[Step]:
-    """Group a task's records by step, in order; the last may be incomplete."""
+def steps(records: Iterable[r.Record], rewinds: tuple[Rewind, ...] = ()) -> Iterator[Step]:
+    """Group a task's records (from its first on) by step, in order, without those that a rewind has undone.
+
+    The last may be incomplete.
+    """
     current: Step | None = None
-    for record in records:
+    for seq, record in enumerate(records):
         match record:
             case r.Proposed():
                 if current is not None:
                     yield current
-                current = Step(record)
+                undone = any(seq < rewind.seq and record.step > rewind.to_step for rewind in rewinds)
+                current = None if undone else Step(record)
             case r.Decided() if current is not None:
                 (current.decided if record.phase == "call" else current.commits)[record.index] = record
+            case r.Staged() if current is not None:
+                current.staged[record.index] = record
             case r.Outcome() if current is not None:
                 current.outcomes[record.index] = record
             case r.DoubtResolved() if current is not None:

@@ -22,8 +22,7 @@ from typing import Final
 import msgspec
 
 from ... import __version__
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.config import Config
 from ...proto.ids import Role
 from ...proto.subjects import TEND, Subject, parse

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from ...proto import records as r
-from ...proto import wire
+from ...proto import records as r, wire
 from ...proto.codec import BadRequestError, UnsayableError, decode_request, encode
 from ...proto.errors import JournalDamagedError
 from ...proto.events import data_of, kind_of
@@ -24,6 +23,7 @@ from . import admission, letterbox, overview, plug
 from .admission import Refusal
 from .clients import Delivery, Sender
 from .core import GateCore
+from .handson import HandsOn
 from .journal.store import Store
 from .letters import Letters, letters_path
 from .peers import Peers
@@ -79,6 +79,7 @@ class Requests:
         self._watches: list[Watching] = []
         self._waiting: list[tuple[Sender, wire.Reply]] = []
         self._pending: dict[bytes, Task] = {}
+        self.hands_on = HandsOn(core, store, peers.post, self._later)
         self.counted: Callable[[str, str], None] = _uncounted
         self.totals: Mapping[str, int] = {}
 
@@ -124,6 +125,8 @@ class Requests:
                 self._later(sender, plug.freeze(self.core, request, sender.principal, now_ns))
             case wire.Thaw():
                 self._later(sender, plug.thaw(self.core, request, sender.principal, now_ns))
+            case wire.Attach() | wire.Diff() | wire.Rewind():
+                self.hands_on.take(sender, request, self._head_of, now_ns, now_s)
             case wire.Get():
                 sender.answer(self._get(request))
             case wire.List():
@@ -198,8 +201,8 @@ class Requests:
             )
         return number
 
-    def _records(self, number: int) -> list[r.Record]:
-        return [r.decode_record(record.payload) for record in self.store.task_records(number)]
+    def _head_of(self, task_id: str) -> Task | Summary:
+        return self._head(self._number(task_id))
 
     def _view(self, number: int, accepted: r.Accepted | None) -> wire.TaskView:
         head = self._head(number)
@@ -233,7 +236,7 @@ class Requests:
         page: list[wire.StepView] = []
         size = more = 0
         records = (r.decode_record(record.payload) for record in self.store.task_records(number))
-        for step in steps(records):
+        for step in steps(records, self._head(number).rewinds):
             if step.proposed.step < request.from_step:
                 continue
             if len(page) >= limit or size >= PAGE_BYTES:

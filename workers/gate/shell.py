@@ -20,12 +20,10 @@ import msgspec
 import zmq
 
 from ... import __version__
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.codec import LINK_LIMIT_BYTES
 from ...proto.config import to_bytes
 from ...proto.errors import ConfigError, HomeostatError
-from ...proto.ids import Epoch
 from ...proto.subjects import subject_of, tend_subject
 from ...proto.transport import Waiter, router
 from ..metrics import Metrics
@@ -38,12 +36,13 @@ from .core import GateCore
 from .counting import Counting
 from .effects import Round
 from .feeder import Feeder
+from .hearing import Hearing
 from .journal.fence import Fence
 from .journal.store import Store
 from .law import pipeline_of
 from .letters import Letters, letters_path
 from .linger import Linger
-from .peers import Peer, Peers
+from .peers import Peers
 from .requests import Requests
 from .state import Task, decode_head, encode_task
 from .ward import Ward
@@ -59,6 +58,9 @@ AUDITED = (
     r.Quarantined,
     r.Frozen,
     r.Thawed,
+    r.Connected,
+    r.TerminalTaken,
+    r.Rewound,
 )
 """Records whose hash is a leaf of the audit tree: admissions, decisions, effects, endings, configuration."""
 OPEN = b"open:"
@@ -105,6 +107,7 @@ class Gate:
         self.requests.totals = self.counting.totals
         self.feeder = Feeder(self.store, self.core, self.peers, self.requests)
         self.linger = Linger()
+        self.hearing = Hearing(self.core, self.requests, self.feeder.followers, self.linger, self.ward)
         self.rest = Rest()
         self._lazy = 0
         """Messages that were posted and not yet sent, since nobody waits for them."""
@@ -190,6 +193,7 @@ class Gate:
             for due in (
                 self.peers.due(),
                 self.requests.next_due(),
+                self.requests.hands_on.asking.due_s(),
                 self.feeder.due(),
                 self.clients.late.due(now_s),
                 self.rest.due_s,
@@ -212,7 +216,7 @@ class Gate:
             subject = subject_of(message)
             self.phase.subject(subject)
             if not self.ward.turns_away(peer, message, subject):
-                self._handle(peer, message, now_ns)
+                self.hearing.take(peer, message, now_ns)
         self.rest.take(now_s)
         self.clients.late.retry()
         for sender, data in self.clients.receive():
@@ -220,34 +224,7 @@ class Gate:
                 self.requests.take(sender, data.bytes, now_ns, now_s)
         self.phase.subject("")  # Timers say for themselves whose they are.
         self.core.on_time(now_ns)
-
-    def _handle(self, peer: Peer, message: Any, now_ns: int) -> None:
-        core = self.core
-        match message:
-            case m.Propose() if peer.role == "brain":
-                self.linger.answered(message.task)
-                core.on_propose(message, now_ns)
-            case m.Finish() if peer.role == "brain":
-                core.on_finish(message, now_ns)
-            case m.ModelTrouble() if peer.role == "brain":
-                core.on_model_trouble(message, now_ns)
-            case m.Ended() if peer.role in ("executor", "memory"):
-                core.on_ended(message, peer.role, peer.index, now_ns)
-            case m.StagedDiff() if peer.role == "executor":
-                core.on_staged(message, peer.index, now_ns)
-            case m.Halted() | m.Keeping() if peer.role == "executor":
-                core.on_notice(message, peer.index)
-            case m.Follow() if peer.role == "memory":
-                self.feeder.followers.follow(message.name, peer.role, peer.index, message.after)
-            case m.Followed() if peer.role == "memory":
-                self.feeder.followers.confirm(message.name, message.position)
-            case m.Hello():
-                self.feeder.followers.gone(peer.role, peer.index)
-                core.worker_up(peer.role, peer.index, Epoch(peer.epoch), now_ns)
-            case m.DeadLetter():
-                self.ward.told(peer, message)
-            case _:
-                self.ward.not_its_to_say(peer, message)
+        self.requests.hands_on.asking.expire(now_s)
 
     def _take_control(self, messages: list[Any], now_s: float) -> None:
         for message in messages:

@@ -36,6 +36,10 @@ class OpenCall(msgspec.Struct, array_like=True):
     """Index of the executor whose ledger and stages hold this call, whatever the configuration says later."""
     halted_ns: int = 0
     """Frozen: since when its deadline stands still. Of no meaning once the call is not open any more."""
+    stage: bool = False
+    """Its changes to files are made on a stage."""
+    egress: bool = False
+    """It connects through the courier."""
 
     @property
     def is_open(self) -> bool:
@@ -50,6 +54,22 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True):
     error: bytes
     """Empty where there was none."""
     world: int
+
+
+class Undoing(msgspec.Struct, array_like=True, frozen=True):
+    """A rewind under way: an executor takes the merges of these calls back, newest first."""
+
+    token: str
+    to_step: int
+    by: str
+    keys: tuple[Key, ...]
+
+
+class Rewind(msgspec.Struct, array_like=True, frozen=True):
+    """A rewind that was done: of the records before ``seq`` the steps after ``to_step`` are no more."""
+
+    seq: int
+    to_step: int
 
 
 class Task(msgspec.Struct, array_like=True):
@@ -94,6 +114,14 @@ class Task(msgspec.Struct, array_like=True):
     """How long its wall time stood still before that."""
     thawed_status: TaskStatus = "running"
     """Frozen: the status to come."""
+    terminals: bool = False
+    """A live terminal was opened for it, and may still be."""
+    held: bool = False
+    """Its live terminals were told to stand still."""
+    permits: list[Key] = []
+    """Keys of live terminals that have a way out."""
+    undoing: Undoing | None = None
+    rewinds: tuple[Rewind, ...] = ()
 
     @property
     def acting(self) -> bool:
@@ -103,12 +131,13 @@ class Task(msgspec.Struct, array_like=True):
     @property
     def thinking(self) -> bool:
         """It is the brain's turn."""
-        return not self.calls and self.status in ("queued", "running")
+        return not self.calls and self.status in ("queued", "running") and self.undoing is None
 
     @property
     def expects_answer(self) -> bool:
         """A model's answer to the step at hand is taken: frozen or not, it is on its way."""
-        return self.thinking or (self.status == "frozen" and not self.calls and not self.kept)
+        frozen = self.status == "frozen" and not self.calls and not self.kept and self.undoing is None
+        return self.thinking or frozen
 
 
 class Summary(msgspec.Struct, array_like=True, frozen=True):
@@ -123,6 +152,7 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
     steps: int
     accepted_ns: int
     workspace: str
+    rewinds: tuple[Rewind, ...] = ()
 
 
 _OPEN, _ENDED = b"o", b"e"

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from typing import Any, cast
 from zlib import crc32
 
-from ...proto import messages as m
-from ...proto import records as r
+from ...proto import messages as m, records as r
 from ...proto.config import Agent, Config
 from ...proto.ids import ENDED, Role, TaskStatus
 from .effects import Append, AssignTask, Round
@@ -62,6 +61,8 @@ class Tasks:
         """What a brain will propose next as long as all goes well; only in memory, it will say so again."""
         self._own: list[tuple[int, int]] = []
         """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
+        self.unstageable: dict[str, str] = {}
+        """Workspaces whose file system can't carry a stage, with the reason, as their executors said."""
         self.held = Held()
         """Workers that are being drained."""
         self._soonest_ns: int | None = None
@@ -138,11 +139,14 @@ class Tasks:
             task.step,
             task.accepted_ns,
             task.workspace,
+            task.rewinds,
         )
         self.round.ended[task.no] = encode_summary(summary)
         brain = self.brain_of(task)
         if self._knows.pop(task.no, None) == self.brains.get(brain, -1):
             self.round.now.append(("brain", brain, m.Drop(task.id)))
+        for key in task.permits:
+            self.round.after.append(("courier", 0, m.Forget(key)))
         for executor in range(self.config.workers.executors):  # Another one may have stood in for its own.
             self.round.after.append(("executor", executor, m.EndTask(task.id)))
         self.observed("task", task.status)
@@ -151,8 +155,11 @@ class Tasks:
     def places(self) -> frozenset[tuple[str, int]]:
         """All workers that can be sent anything."""
         count = self.config.workers
-        brains = {("brain", index) for index in range(count.brains)}
-        return frozenset({*brains, *(("executor", index) for index in range(count.executors)), ("memory", 0)})
+        many = {("brain", index) for index in range(count.brains)}
+        many |= {("executor", index) for index in range(count.executors)}
+        outside = {("courier", 0)} if self.config.has_courier else set()
+        outside |= {("database", 0)} if self.config.has_database else set()
+        return frozenset({*many, *outside, ("memory", 0)})
 
     def brain_of(self, task: Task) -> int:
         """One brain a task."""
@@ -179,7 +186,7 @@ class Tasks:
 
     def carrier(self, call: OpenCall) -> tuple[Role, int]:
         """The worker that carries a call out."""
-        return cast("Role", call.runs_in), 0 if call.runs_in == "memory" else call.executor
+        return cast("Role", call.runs_in), call.executor if call.runs_in == "executor" else 0
 
     def agent_of(self, task: Task) -> Agent:
         """The agent's settings; one that the operator removed leaves its tasks with the defaults of its

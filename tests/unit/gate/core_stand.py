@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import homeostat.workers.gate
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import messages as m, records as r, wire
 from homeostat.proto.config import Agent, Config
 from homeostat.proto.ids import Epoch, Key
 from homeostat.proto.tools import CATALOGUE

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import messages as m, records as r, wire
 from homeostat.proto.config import Agent
 from homeostat.proto.ids import Key
 from homeostat.workers.gate import plug

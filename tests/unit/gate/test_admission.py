@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import records as r, wire
 from homeostat.proto.config import Agent, Config, Quotas
 from homeostat.workers.gate import admission
 from homeostat.workers.gate.admission import Refusal, submission_key

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import messages as m, records as r
 from homeostat.workers.gate.state import Task
 from tests.unit.gate.core_stand import NO_TOKENS, NOTE, REFUSED, SHELL, Stand, call
 

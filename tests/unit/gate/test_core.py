@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import messages as m, records as r
 from homeostat.proto.config import Agent
 from homeostat.proto.ids import Key
 from homeostat.workers.gate.core import CALLS_LIMIT, PROPOSAL_LIMIT_BYTES

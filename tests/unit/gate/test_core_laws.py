@@ -6,12 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import messages as m, records as r, wire
 from homeostat.proto.config import Agent
 from homeostat.workers.gate import admission
 from homeostat.workers.gate.projection import steps, turn

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import messages as m, records as r
 from homeostat.proto.config import Agent, Config, Workers
 from homeostat.proto.ids import Epoch, Key, Role
 from homeostat.workers.gate.state import Task

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import messages as m, records as r, wire
 from homeostat.proto.config import Agent
 from homeostat.workers.gate import admission
 from homeostat.workers.gate.endings import ABORT_GRACE_NS, ABORTS

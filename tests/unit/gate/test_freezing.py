@@ -7,9 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import messages as m, records as r, wire
 from homeostat.proto.config import Agent, Config
 from homeostat.workers.gate import plug
 from homeostat.workers.gate.admission import cancel, resolve

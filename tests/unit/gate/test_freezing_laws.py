@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import messages as m, records as r, wire
 from homeostat.proto.config import Agent
 from homeostat.workers.gate import plug
 from tests.unit.gate.plugged_stand import Plugged

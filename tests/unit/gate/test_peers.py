@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
-from homeostat.proto import link
-from homeostat.proto import messages as m
+from homeostat.proto import link, messages as m
 from homeostat.proto.codec import LINK_LIMIT_BYTES
 from homeostat.proto.ids import Key, Role, TaskId, identity
 from homeostat.proto.transport import dealer, router

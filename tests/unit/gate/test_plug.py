@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import records as r, wire
 from homeostat.proto.config import Agent, Config
 from homeostat.workers.gate import plug
 from homeostat.workers.gate.admission import Refusal

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import subjects, wire
-from homeostat.workers.gate import admission
-from homeostat.workers.gate import quarantine as module
+from homeostat.proto import messages as m, records as r, subjects, wire
+from homeostat.workers.gate import admission, quarantine as module
 from homeostat.workers.gate.effects import Round
 from homeostat.workers.gate.state import Task
 from tests.unit.gate.core_stand import CHAT, DIFF, NOTE, READ, SHELL, Stand

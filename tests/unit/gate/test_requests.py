@@ -8,8 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from homeostat.proto import records as r
-from homeostat.proto import wire
+from homeostat.proto import records as r, wire
 from homeostat.proto.codec import encode
 from homeostat.workers.gate import requests as module
 from homeostat.workers.gate.clients import Delivery, Sender
@@ -42,6 +41,9 @@ class NoPeers:
     def names(self) -> list[str]:
         """Nobody."""
         return []
+
+    def post(self, role: str, index: int, message: Any) -> None:
+        """Whatever is said reaches nobody."""
 
     def mailboxes(self) -> dict[str, int]:
         """Of nobody."""

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
-from homeostat.proto import codec, link, wire
-from homeostat.proto import messages as m
+from homeostat.proto import codec, link, messages as m, wire
 from homeostat.proto.ids import Key, TaskId, identity
 from homeostat.proto.transport import dealer, router
 from homeostat.workers.gate.clients import Delivery, Sender

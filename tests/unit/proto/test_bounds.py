@@ -10,18 +10,19 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 import zmq
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from zmq.utils import z85
 
-from homeostat.proto import bounds
-from homeostat.proto import config as c
+from homeostat.proto import bounds, config as c
 from homeostat.proto.confinement import path_fault
 from homeostat.proto.errors import ConfigError
 from homeostat.sandbox.profile import Profile
 
 HEADERS = {"agent": '[[agent]]\nname = "a"\n', "agent.model": '[[agent]]\nname = "a"\n[agent.model]\n'}
 HEADERS["agent.limits"] = '[[agent]]\nname = "a"\n[agent.limits]\n'
+HEADERS["agent.egress"] = '[[agent]]\nname = "a"\n[[agent.egress]]\nhost = "h"\n'
+HEADERS["connection"] = '[[connection]]\nname = "c"\nurl = "sqlite:////c"\n'
+LISTS = ("agent.egress.ports",)
 MODEL = {"base_url": '"http://h"', "model": '"m"'}
 
 
@@ -41,7 +42,10 @@ NUMBERS = dict(numbers(c.Config))
 def parsed(key: str, value: float) -> c.Config:
     """The settings with this one number."""
     table, _, name = key.rpartition(".")
-    lines = {**(MODEL if table == "agent.model" else {}), name: repr(value)}
+    lines = {
+        **(MODEL if table == "agent.model" else {}),
+        name: f"[{value!r}]" if key in LISTS else repr(value),
+    }
     return c.parse(HEADERS.get(table, f"[{table}]\n") + "".join(f"{k} = {v}\n" for k, v in lines.items()))
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from homeostat.proto import codec, wire
-from homeostat.proto import messages as m
+from homeostat.proto import codec, messages as m, wire
 from homeostat.proto.codec import BadRequestError, decode_reply, decode_request, encode
 from homeostat.proto.errors import MessageTooLargeError, ProtocolError
 from homeostat.proto.ids import TaskId

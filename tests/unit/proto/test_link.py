@@ -6,12 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from homeostat.proto import link
-from homeostat.proto import messages as m
+from homeostat.proto import link, messages as m
 from homeostat.proto.codec import LINK_LIMIT_BYTES
 from homeostat.proto.errors import MessageTooLargeError, ProtocolError
 from homeostat.proto.ids import Key, TaskId

@@ -38,6 +38,11 @@ RECORDS: dict[str, r.Record] = {
     "worker_started": r.WorkerStarted(12, "brain", 0, 3),
     "quarantined": r.Quarantined(5, "propose t1 0", "gate.0", 2, "why"),
     "frozen": r.Frozen(13, "agent", "a", "local", "why"),
+    "connected": r.Connected(
+        15, 1, 0, Key("k" * 32), "h", 443, "192.0.2.1", "CONNECT", "open", "", 10, 20, 0.5
+    ),
+    "terminal_taken": r.TerminalTaken(16, "a", "local", True),
+    "rewound": r.Rewound(17, 2, 1, "local"),
     "thawed": r.Thawed(14, "all", "", "local", ""),
 }
 
@@ -55,13 +60,13 @@ GOLDEN: dict[str, str] = {
         "6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6ba46f6e636509"
     ),
     "staged": (
-        "96a6737461676564040000d9206b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b979195"
-        "a763726561746564a466696c65a16103cd01a401030000a2643100"
+        "96a6737461676564040000d9206b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b979196"
+        "a763726561746564a466696c65a16103cd01a4a001030000a2643100"
     ),
     "outcome": (
         "9fa76f7574636f6d65050000d9206b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6ba565"
-        "72726f72a36f75740109a373686103cb3fe0000000000000979195a763726561746564a466696c65a16103cd01a40103"
-        "0000a2643100a6757365726e73a46e6f7465"
+        "72726f72a36f75740109a373686103cb3fe0000000000000979196a763726561746564a466696c65a16103cd01a4a001"
+        "030000a2643100a6757365726e73a46e6f7465"
     ),
     "event": ("95a56576656e740602a96964656e746963616ca5776f726473"),
     "status": ("95a673746174757307a4646f6e65a0a6726573756c74"),
@@ -76,6 +81,12 @@ GOLDEN: dict[str, str] = {
     "worker_started": ("95ae776f726b65725f737461727465640ca5627261696e0003"),
     "frozen": ("96a666726f7a656e0da56167656e74a161a56c6f63616ca3776879"),
     "thawed": ("96a67468617765640ea3616c6ca0a56c6f63616ca0"),
+    "connected": (
+        "9ea9636f6e6e65637465640f0100d9206b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b"
+        "a168cd01bba93139322e302e322e31a7434f4e4e454354a46f70656ea00a14cb3fe0000000000000"
+    ),
+    "terminal_taken": ("95ae7465726d696e616c5f74616b656e10a161a56c6f63616cc3"),
+    "rewound": ("95a77265776f756e64110201a56c6f63616c"),
 }
 
 
@@ -115,3 +126,23 @@ def test_record_decoder_refuses_other_bytes(data: bytes) -> None:
     """Bytes that are no record raise, and give no record."""
     with pytest.raises(msgspec.MsgspecError):
         r.decode_record(data)
+
+
+FORMER: dict[str, str] = {
+    "staged": (
+        "96a6737461676564040000d9206b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b979195"
+        "a763726561746564a466696c65a16103cd01a401030000a2643100"
+    ),
+    "outcome": (
+        "9fa76f7574636f6d65050000d9206b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6b6ba565"
+        "72726f72a36f75740109a373686103cb3fe0000000000000979195a763726561746564a466696c65a16103cd01a40103"
+        "0000a2643100a6757365726e73a46e6f7465"
+    ),
+}
+"""What 0.1.0 wrote, before fields were added."""
+
+
+@pytest.mark.parametrize("kind", sorted(FORMER))
+def test_record_is_read_when_it_lacks_what_was_added(kind: str) -> None:
+    """An older journal: what it doesn't say has its default."""
+    assert r.decode_record(bytes.fromhex(FORMER[kind])) == RECORDS[kind]

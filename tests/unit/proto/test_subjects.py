@@ -7,9 +7,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
-from homeostat.proto import subjects, wire
+from homeostat.proto import messages as m, records as r, subjects, wire
 from homeostat.proto.ids import Key, TaskId
 
 TASK, KEY = TaskId("tabcdefghijklmnop"), Key("0123456789abcdef0123456789abcdef")

@@ -8,8 +8,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from homeostat.proto import records as r
-from homeostat.proto import wire as w
+from homeostat.proto import records as r, wire as w
 from homeostat.proto.codec import decode_reply, decode_request, encode, json_schema
 
 PLAN = r.Plan([r.PlanStep("why", "task.note", {"text": "x"})])
@@ -36,6 +35,19 @@ MESSAGES: dict[str, w.Request | w.Reply] = {
     "status": w.Status(rid="1", open_limit=5),
     "freeze": w.Freeze(rid="1", scope="agent", name="a", reason="why"),
     "thaw": w.Thaw(rid="1"),
+    "attach": w.Attach(rid="1", task="t1", terminal="a"),
+    "diff": w.Diff(rid="1", task="t1", step=2),
+    "rewind": w.Rewind(rid="1", task="t1", to_step=-1),
+    "attached": w.Attached(rid="1", task="t1", terminal="a", path="/s", token="t", rows=24, cols=80),
+    "diffs": w.Diffs(
+        rid="1",
+        task="t1",
+        step=2,
+        calls=[w.CallDiff(index=0, tool="shell.run", key="k", status="ok", diff={"total": 1}, text="+a")],
+    ),
+    "rewound": w.Rewound(
+        rid="1", task="t1", status="running", to_step=0, branch=1, kept=["step 2: http.request"]
+    ),
     "submitted": w.Submitted(rid="1", task="t1", created=True, status="queued", cursor=7),
     "task": w.Task(rid="1", task=ROW, steps=[w.StepView(step=0, thought="why", calls=[CALL])]),
     "tasks": w.Tasks(rid="1", tasks=[ROW], next=3),
@@ -169,6 +181,25 @@ GOLDEN: dict[str, str] = {
     "refused": (
         "89a474797065a772656675736564a4636f6465a96261645f6669656c64a76d657373616765a16da56669656c64a166a8"
         "6578706563746564a165a672656d656479a172ad72657472795f61667465725f73c0a17601a3726964a131"
+    ),
+    "attach": ("85a474797065a6617474616368a47461736ba27431a87465726d696e616ca161a17601a3726964a131"),
+    "diff": (
+        "86a474797065a464696666a47461736ba27431a47374657002ab6c696d69745f6279746573ce00040000a17601a37269"
+        "64a131"
+    ),
+    "rewind": ("85a474797065a6726577696e64a47461736ba27431a7746f5f73746570ffa17601a3726964a131"),
+    "attached": (
+        "89a474797065a86174746163686564a47461736ba27431a87465726d696e616ca161a470617468a22f73a5746f6b656e"
+        "a174a4726f777318a4636f6c7350a17601a3726964a131"
+    ),
+    "diffs": (
+        "86a474797065a56469666673a47461736ba27431a47374657002a563616c6c739187a5696e64657800a4746f6f6ca973"
+        "68656c6c2e72756ea36b6579a16ba6737461747573a26f6ba46469666681a5746f74616c01a474657874a22b61a77472"
+        "6f75626c65a0a17601a3726964a131"
+    ),
+    "rewound": (
+        "88a474797065a77265776f756e64a47461736ba27431a6737461747573a772756e6e696e67a7746f5f7374657000a662"
+        "72616e636801a46b65707491b47374657020323a20687474702e72657175657374a17601a3726964a131"
     ),
 }
 

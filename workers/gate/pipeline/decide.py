@@ -13,7 +13,7 @@ from ....proto.config import Agent
 from ....proto.records import Call, DiffSummary
 from ....proto.tools import Tool
 from ..state import Task
-from . import parse, schema
+from . import classes, parse, schema
 from .policy import Fact, Policies, Question
 from .verdict import Admitted, Denied
 
@@ -24,6 +24,11 @@ _FACTS = {
     "file.search": ("path",),
     "file.write": ("path",),
     "file.edit": ("path",),
+    "terminal.open": ("command",),
+    "terminal.send": ("terminal",),
+    "http.request": ("url",),
+    "db.query": ("sql",),
+    "db.execute": ("sql",),
 }
 
 
@@ -35,10 +40,10 @@ class Pipeline:
         self.policies = policies
         self._validators = schema.Validators(tools)
 
-    def decide(self, task: Task, agent: Agent, call: Call) -> Admitted | Denied:
-        """Judge a call. Never raises."""
+    def decide(self, task: Task, agent: Agent, call: Call, *, stageable: bool = True) -> Admitted | Denied:
+        """Judge a call; ``stageable``: its workspace can carry a stage. Never raises."""
         try:
-            return self._decide(task, agent, call)
+            return self._decide(task, agent, call, stageable=stageable)
         except Denied as denied:
             return denied
         except Exception as error:  # noqa: BLE001  # law 8: a check that can't be made denies, and is recorded
@@ -74,25 +79,42 @@ class Pipeline:
         self._validators.check(call.tool, args)
         return tool, args, thought
 
-    def _decide(self, task: Task, agent: Agent, call: Call) -> Admitted:
+    def _decide(self, task: Task, agent: Agent, call: Call, *, stageable: bool) -> Admitted:
         tool, args, thought = self.examine(agent, call)
-        klass = "once" if tool.klass == "staged" and agent.stage == "off" else tool.klass
-        facts = [*_common(task, agent, klass, "call")]
+        its = classes.nature(tool, args, agent, stageable=stageable)
+        facts = [*_common(task, agent, its.klass, "call"), ("unstageable", not stageable), *its.facts]
         facts += [(name, args[name]) for name in _FACTS.get(call.tool, ()) if name in args]
-        where = "Task" if tool.runs_in == "gate" else "Memory" if tool.runs_in == "memory" else "Workspace"
-        answer = self.policies.check(Question(task.agent, call.tool, where, "own", tuple(facts)))
+        kind, name = _resource(tool, dict(its.facts))
+        answer = self.policies.check(Question(task.agent, call.tool, kind, name, tuple(facts)))
         if not answer.allowed:
             raise Denied("policy", answer.rule, answer.reason)
         limit = task.limits.call_timeout_s
         return Admitted(
             call.tool,
             tool.runs_in,
-            klass,
+            its.klass,
             parse.canonical(args),
             thought,
             answer.rule,
             min(float(args.get("timeout_s", limit)), limit),
+            its.stage,
+            its.egress,
         )
+
+
+def _resource(tool: Tool, facts: dict[str, Fact]) -> tuple[str, str]:
+    """What a call is about, as policy names it: type and id."""
+    match tool.runs_in:
+        case "gate":
+            return "Task", "own"
+        case "memory":
+            return "Memory", "own"
+        case "courier":
+            return "Host", str(facts["host"])
+        case "database":
+            return "Database", str(facts["connection"])
+        case _:
+            return "Workspace", "own"
 
 
 def _common(task: Task, agent: Agent, klass: str, phase: str) -> tuple[tuple[str, Fact], ...]:

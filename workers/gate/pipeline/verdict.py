@@ -31,3 +31,5 @@ class Admitted:
     thought: str
     rule: str
     timeout_s: float
+    stage: bool = False
+    egress: bool = False

@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from homeostat.workers.gate.journal.errors import DamagedError, TooLargeError
 from homeostat.workers.gate.journal.frames import (

@@ -1,8 +1,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from homeostat.workers.gate.journal.merkle import (
     EMPTY_ROOT,

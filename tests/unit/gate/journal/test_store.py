@@ -3,8 +3,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from homeostat.workers.gate.journal.batch import TREE_ENTRIES
 from homeostat.workers.gate.journal.errors import (

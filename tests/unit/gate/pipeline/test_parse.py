@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from homeostat.workers.gate.pipeline.parse import ARGUMENTS_LIMIT_BYTES, canonical, parse
 from homeostat.workers.gate.pipeline.verdict import Denied

@@ -137,7 +137,8 @@ def test_shipped_policies_deny_what_nobody_named(name: str) -> None:
 
 def question(tool: str, klass: str, **facts: Fact) -> Question:
     """A call of a catalogue's tool as the pipeline would put it."""
-    where = {"gate": "Task", "memory": "Memory"}.get(CATALOGUE[tool].runs_in, "Workspace")
+    places = {"gate": "Task", "memory": "Memory", "courier": "Host", "database": "Database"}
+    where = places.get(CATALOGUE[tool].runs_in, "Workspace")
     common: dict[str, Fact] = {"class": klass, "submitter": "local", "unstaged": False, "phase": "call"}
     return Question("default", tool, where, "own", tuple({**common, **facts}.items()))
 

@@ -53,7 +53,7 @@ def test_schema_names_the_field_when_arguments_dont_fit(tool: str, args: dict[st
 def test_schema_refuses_unknown_fields_of_every_tool(tool: str) -> None:
     """No tool's schema is open."""
     assert "surprise" in reason_of(
-        tool, {**dict.fromkeys(CATALOGUE[tool].schema["required"], "x"), "surprise": 1}
+        tool, {**dict.fromkeys(CATALOGUE[tool].schema["required"], "http://x"), "surprise": 1}
     )
 
 

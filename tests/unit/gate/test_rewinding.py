@@ -1,0 +1,152 @@
+"""Rewinding: a task is where it was, on a new branch; nothing else of it goes on meanwhile."""
+
+from __future__ import annotations
+
+from homeostat.proto import messages as m, records as r
+from homeostat.workers.gate.projection import steps
+from homeostat.workers.gate.rewinding import undoable
+from homeostat.workers.gate.state import Task, Undoing
+from tests.unit.gate.core_stand import CHAT, DIFF, NOTE, SHELL, Stand, started
+
+
+def worked(count: int = 3) -> tuple[Stand, Task]:
+    """A task that made so many merges, one a step."""
+    stand, task = started(CHAT)
+    for _ in range(count):
+        merged(stand, task)
+    return stand, task
+
+
+def merged(stand: Stand, task: Task) -> str:
+    """One more step with a merge; its key."""
+    stand.propose(stand.task(task), SHELL)
+    stand.commit()
+    key = stand.open_call(task).key
+    stand.staged(key)
+    stand.ended(key, diff=DIFF)
+    stand.commit()
+    return key
+
+
+def rewind(stand: Stand, task: Task, to_step: int) -> Undoing:
+    """Ask for it, and write."""
+    now = stand.task(task)
+    keys = undoable(stand.history(task), now.rewinds, to_step)
+    undoing = Undoing(f"token{to_step}", to_step, "local", keys)
+    stand.core.rewind(now, undoing, stand.now_ns)
+    stand.commit()
+    return undoing
+
+
+def undone(stand: Stand, task: Task, undoing: Undoing, trouble: str = "") -> None:
+    """The executor answers."""
+    stand.core.on_undone(m.Undone(undoing.token, task.id, trouble), stand.now_ns)
+    stand.commit()
+
+
+def test_rewind_takes_back_the_merges_since_newest_first_and_thinks_again() -> None:
+    """Nothing is thought about before they are taken back."""
+    stand, task = worked()
+    keys = [x.key for x in stand.history(task) if isinstance(x, r.Outcome)]
+    stand.sent.clear()
+    undoing = rewind(stand, task, 0)
+    (undo,) = stand.said(m.Undo)
+    assert list(undo.keys) == [keys[2], keys[1]]
+    assert stand.said(m.Drop)
+    stand.propose(stand.task(task), NOTE)
+    assert not stand.core.round.records
+    undone(stand, task, undoing)
+    now = stand.task(task)
+    assert (now.step, now.branch, now.status) == (1, 1, "running")
+    assert ("brain", ("assign", task.id, 1)) in stand.sent
+    left = [step.proposed.step for step in steps(stand.history(task), now.rewinds)]
+    assert left == [0]
+
+
+def test_rewound_task_mints_other_keys() -> None:
+    """The same call again is another effect."""
+    stand, task = worked(1)
+    before = [x.key for x in stand.history(task) if isinstance(x, r.Outcome)]
+    undone(stand, task, rewind(stand, task, -1))
+    assert merged(stand, task) not in before
+
+
+def test_rewound_steps_are_not_taken_back_twice() -> None:
+    """A second rewind knows what the first has done."""
+    stand, task = worked(2)
+    undone(stand, task, rewind(stand, task, 0))
+    key = merged(stand, task)
+    undoing = rewind(stand, task, -1)
+    first = next(x.key for x in stand.history(task) if isinstance(x, r.Outcome))
+    assert undoing.keys == (key, first)
+
+
+def test_rewind_changes_nothing_when_the_workspace_was_changed_from_outside() -> None:
+    """The task goes on where it was."""
+    stand, task = worked(2)
+    undone(stand, task, rewind(stand, task, -1), trouble="a.txt is another")
+    now = stand.task(task)
+    assert (now.step, now.branch, now.undoing) == (2, 0, None)
+    assert "rewound" not in stand.kinds(task)
+    assert ("brain", ("assign", task.id, 2)) in stand.sent
+
+
+def test_undo_is_asked_for_again_when_executor_or_gate_were_restarted() -> None:
+    """With the same token, so that it can be answered alike."""
+    stand, task = worked(1)
+    undoing = rewind(stand, task, -1)
+    stand.restart()
+    stand.sent.clear()
+    stand.up()
+    stand.commit()
+    (undo,) = stand.said(m.Undo)
+    assert undo.token == undoing.token
+    undone(stand, task, undoing)
+    assert stand.task(task).branch == 1
+
+
+def test_task_can_not_be_rewound_while_a_step_is_under_way_or_to_where_it_never_was() -> None:
+    """Every reason is said."""
+    stand, task = worked(2)
+    now = stand.task(task)
+    for to_step in (1, 2, 7, -2):
+        assert "completed 2 steps" in stand.core.why_not(now, to_step)
+    assert stand.core.why_not(now, 0) == ""
+    stand.propose(now, SHELL)
+    stand.commit()
+    assert "under way" in stand.core.why_not(now, 0)
+
+
+def test_rewound_task_stays_frozen_when_it_was() -> None:
+    """It goes on after the thaw."""
+    stand, task = worked(2)
+    stand.core.freeze("all", "", "local", "", stand.now_ns)
+    stand.commit()
+    stand.sent.clear()
+    undone(stand, task, rewind(stand, task, -1))
+    assert stand.task(task).status == "frozen"
+    assert ("brain", ("assign", task.id, 0)) not in stand.sent
+    stand.core.thaw("all", "", "local", "", stand.now_ns)
+    stand.commit()
+    assert ("brain", ("assign", task.id, 0)) in stand.sent
+
+
+def test_rewind_without_merges_is_done_at_once() -> None:
+    """No executor is asked."""
+    stand, task = started(CHAT)
+    for _ in range(2):
+        stand.propose(stand.task(task), NOTE)
+        stand.commit()
+    rewind(stand, task, 0)
+    assert (stand.task(task).step, stand.task(task).branch) == (1, 1)
+    assert not stand.said(m.Undo)
+
+
+def test_cancelled_task_ends_though_merges_are_being_taken_back() -> None:
+    """Nothing is left open."""
+    stand, task = worked(1)
+    undoing = rewind(stand, task, -1)
+    stand.core.stop_task(stand.task(task), "cancelled", "enough", stand.now_ns)
+    stand.commit()
+    undone(stand, task, undoing)
+    assert stand.summary(task).status == "cancelled"

@@ -1,0 +1,107 @@
+"""What a call is, beyond its tool's own class: from its arguments, its agent and its workspace.
+
+Owns: the effect class of a call, whether it is staged, whether it has a way out; what an agent lacks for it.
+Must not know: policies, messages, the journal.
+Invariant: the class follows from what is declared, never from what a model says of the call; it never makes a
+    tool's own class safer than it is.
+Source: DESIGN §4 (effect classes), §9 (network).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from ....proto.config import Agent, Egress
+from ....proto.ids import EffectClass
+from ....proto.tools import Tool
+from .policy import Fact
+from .verdict import Denied
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""RFC 9110, 9.2.1: they ask for no change."""
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """How a call is carried out, and what policy is told of that."""
+
+    klass: EffectClass
+    stage: bool = False
+    """Its changes to files are made on a stage."""
+    egress: bool = False
+    """It connects through the courier."""
+    facts: tuple[tuple[str, Fact], ...] = ()
+
+
+def nature(tool: Tool, args: dict[str, Any], agent: Agent, *, stageable: bool) -> Nature:
+    """Give it. Raises Denied for what the agent was not given."""
+    match tool.name:
+        case "http.request":
+            return _of_request(args, agent)
+        case "db.query" | "db.execute":
+            return _of_database(tool, args, agent)
+    staged = stageable and agent.stage != "off"
+    if tool.name in ("terminal.open", "terminal.close"):
+        return Nature("once", staged, *_way_out(args, agent))
+    if tool.klass != "staged":
+        return Nature(tool.klass)
+    egress, facts = _way_out(args, agent)
+    return Nature("once" if egress or not staged else "staged", staged, egress, facts)
+
+
+def _way_out(args: dict[str, Any], agent: Agent) -> tuple[bool, tuple[tuple[str, Fact], ...]]:
+    if not args.get("network", False):
+        return False, ()
+    if not agent.egress:
+        raise Denied(
+            "egress", "none", f"agent {agent.name!r} has no network: no [[agent.egress]] is set for it"
+        )
+    return True, (("network", True),)
+
+
+def _of_request(args: dict[str, Any], agent: Agent) -> Nature:
+    host, port, scheme = _target(args["url"])
+    method = args.get("method", "GET")
+    listed = next((one for one in agent.egress if _covers(one, host, port)), None)
+    if listed is None:
+        allowed = ", ".join(f"{one.host}:{'/'.join(map(str, one.ports))}" for one in agent.egress) or "none"
+        raise Denied(
+            "egress", "not_listed", f"{host}:{port} is not a destination of agent {agent.name!r}; {allowed}"
+        )
+    again = method in _SAFE_METHODS or listed.idempotent
+    facts = (("host", host), ("port", port), ("scheme", scheme), ("method", method))
+    return Nature("keyed" if again else "once", facts=facts)
+
+
+def _target(url: str) -> tuple[str, int, str]:
+    """Host, port and scheme of a plain URL; whatever can be read in two ways is refused. Raises Denied."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError as error:
+        raise Denied("egress", "bad_url", f"url: {error}") from error
+    if not host or not port or "@" in parts.netloc or "\\" in url or parts.scheme not in _PORTS:
+        raise Denied(
+            "egress", "bad_url", "url: expected http:// or https://, a host, and no user or password"
+        )
+    return host, port, parts.scheme
+
+
+def _covers(listed: Egress, host: str, port: int) -> bool:
+    if port not in listed.ports:
+        return False
+    wanted = listed.host.lower()
+    return host.endswith(wanted[1:]) and host != wanted[2:] if wanted.startswith("*.") else host == wanted
+
+
+def _of_database(tool: Tool, args: dict[str, Any], agent: Agent) -> Nature:
+    name = args["connection"]
+    if name not in agent.connections:
+        allowed = ", ".join(agent.connections) or "none"
+        raise Denied(
+            "database", "not_listed", f"{name[:80]!r} is not a database of agent {agent.name!r}; {allowed}"
+        )
+    return Nature(tool.klass, facts=(("connection", name),))

@@ -1,0 +1,102 @@
+"""Rewinding a task: its files and its conversation are as they were after a step, and it goes on from there.
+
+Owns: when a task may be rewound, what waits for the executor that takes merges back, the new branch.
+Must not know: sockets, LMDB, clocks, randomness; how a merge is taken back.
+Invariants: nothing of the task goes on while merges are being taken back; a rewind that was recorded began a
+    new branch, so that no key of before is met again.
+    # INVARIANT: test_rewound_task_mints_other_keys
+Source: DESIGN §4 ("Key"), §13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...proto import messages as m, records as r
+from ...proto.ids import Key, TaskStatus
+from .freezing import Freezing
+from .state import Rewind, Task, Undoing
+
+_AT_REST: tuple[TaskStatus, ...] = ("queued", "running", "frozen", "waiting_human")
+
+
+class Rewinding(Freezing):
+    """The open tasks, and those that are being rewound."""
+
+    def why_not(self, task: Task, to_step: int) -> str:
+        """Why a task can't be rewound to this step now; empty if it can."""
+        if task.cancelling is not None:
+            return "it is being ended"
+        if task.undoing is not None:
+            return "it is being rewound already"
+        if not -1 <= to_step < task.step - 1:
+            return f"it has completed {task.step} steps; a rewind goes back to before one of them"
+        if task.calls or task.kept or task.status not in _AT_REST:
+            return "a step is under way"
+        return ""
+
+    def rewind(self, task: Task, undoing: Undoing, now_ns: int) -> None:
+        """Begin; `why_not` has been asked. The token is answered by `on_undone`, or at once without keys."""
+        brain = self.brain_of(task)
+        if self._knows.pop(task.no, None) is not None:
+            self.round.now.append(("brain", brain, m.Drop(task.id)))
+        self._ahead.pop(task.no, None)
+        task.undoing = undoing
+        self.round.heads[task.no] = task
+        if undoing.keys:
+            self._ask_to_undo(task, undoing)
+        else:
+            self._go_back(task, undoing, now_ns)
+
+    def on_undone(self, message: m.Undone, now_ns: int) -> None:
+        """The files are as they were, or untouched: then the task goes on where it was."""
+        task = self.by_id.get(message.task)
+        if task is None or task.undoing is None or task.undoing.token != message.token:
+            return
+        if message.trouble:
+            task.undoing = None
+            self.round.heads[task.no] = task
+            self._go_on(task)
+        else:
+            self._go_back(task, task.undoing, now_ns)
+
+    def _ask_to_undo(self, task: Task, undoing: Undoing) -> None:
+        undo = m.Undo(undoing.token, task.id, task.workspace, undoing.keys)
+        self.round.after.append(("executor", self.executor_of(task), undo))
+
+    def _go_back(self, task: Task, undoing: Undoing, now_ns: int) -> None:
+        task.undoing = None
+        task.branch += 1
+        self.record(task, r.Rewound(now_ns, undoing.to_step, task.branch, undoing.by))
+        task.rewinds = (*task.rewinds, Rewind(task.seq, undoing.to_step))
+        task.step = undoing.to_step + 1
+        task.world += 1
+        task.window = []
+        task.last_failed, task.consecutive_errors, task.system_events = False, 0, 0
+        if task.status == "waiting_human":
+            task.waiting_until_ns = 0
+            self.set_status(task, "running", f"rewound by {undoing.by}", now_ns)
+        self.settle(task, now_ns)
+        self._go_on(task)
+
+    def _go_on(self, task: Task) -> None:
+        if task.thinking and not self._is_known(task):
+            self.assign(task)
+
+    def _executor_back(self, index: int) -> None:
+        """An executor was welcomed: what it was told to take back it is told again."""
+        for task in self.tasks.values():
+            if task.undoing is not None and self.executor_of(task) == index:
+                self._ask_to_undo(task, task.undoing)
+
+
+def undoable(records: Sequence[r.Record], rewinds: tuple[Rewind, ...], to_step: int) -> tuple[Key, ...]:
+    """Keys of the merged calls after a step, newest first: what has to be taken back."""
+    found: list[Key] = []
+    for seq, record in enumerate(records):
+        if not isinstance(record, r.Outcome) or record.step <= to_step or record.diff is None:
+            continue
+        undone = any(seq < rewind.seq and record.step > rewind.to_step for rewind in rewinds)
+        if record.status == "ok" and record.diff.total and not undone:
+            found.append(record.key)
+    return tuple(reversed(found))
