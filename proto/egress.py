@@ -53,4 +53,4 @@ def environment(port: int) -> dict[str, str]:
     """What tells the programs of a command about the proxy on its own loopback."""
     proxy = f"http://127.0.0.1:{port}"
     names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return {name: proxy for name in names} | {"no_proxy": "localhost,127.0.0.1,::1"}
+    return dict.fromkeys(names, proxy) | {"no_proxy": "localhost,127.0.0.1,::1"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from .errors import RefusedError
@@ -20,6 +21,9 @@ _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _SHOWN_CHARS: Final = 80
+_URL: Final = re.compile(r"(https?)://([^/?#]*)([^#]*)(#.*)?", re.ASCII)
+_UNSAYABLE: Final = re.compile(r"[^!-~]|[\\\"<>^`{|}]")
+PORTS: Final = {"http": 80, "https": 443}
 
 
 class HostError(RefusedError):
@@ -72,12 +76,51 @@ def authority(text: str, default_port: int | None = None) -> tuple[str, int]:
     if colon:
         if not _PORT.fullmatch(port) or int(port) > 65_535:
             raise HostError(
-                f"the port of {_shown(text)} is none", field="port", expected="a decimal number from 1 to 65535"
+                f"the port of {_shown(text)} is none", field="port", expected="a number from 1 to 65535"
             )
         return check(host), int(port)
     if default_port is None:
         raise HostError(f"{_shown(text)} has no port", field="port", expected="host:port")
     return check(host), default_port
+
+
+@dataclass(frozen=True)
+class Url:
+    """An address of the web; ``target`` is what stands in the request line, without the fragment."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port."""
+        return self.scheme, self.host, self.port
+
+    @property
+    def authority(self) -> str:
+        """As in the header Host."""
+        return self.host_in_brackets if self.port == PORTS[self.scheme] else write(self.host, self.port)
+
+    @property
+    def host_in_brackets(self) -> str:
+        """The host as it stands in an authority."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def url(text: str) -> Url:
+    """Take an absolute URL apart. Raises HostError."""
+    found = _URL.fullmatch(text)
+    if found is None or _UNSAYABLE.search(text):
+        raise HostError(
+            f"{_shown(text)} is no URL that is taken",
+            field="url",
+            expected="http:// or https://, a host, a path, in printable ASCII, others percent-encoded",
+        )
+    host, port = authority(found[2], PORTS[found[1]])
+    target = found[3] if found[3].startswith("/") else f"/{found[3]}"
+    return Url(found[1], host, port, target)
 
 
 def write(host: str, port: int) -> str:

@@ -64,7 +64,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ChangeLine(msgspec.Struct, frozen=True, array_like=True):
-    """One changed path in a bounded summary of a diff; ``source``: what a ``renamed`` one was called before."""
+    """One changed path in a bounded summary of a diff; ``source`` is what a ``renamed`` one was called."""
 
     kind: str
     type: str
@@ -85,6 +85,8 @@ class DiffSummary(msgspec.Struct, frozen=True, array_like=True):
     digest: str
     hooks: int = 0
     """Created or changed version control hooks that would run, counted over the whole diff."""
+    protected: int = 0
+    """Created or changed files that programs outside of the sandbox run or obey, likewise."""
 
 
 class Accepted(_Record, frozen=True, tag="accepted"):

@@ -232,6 +232,7 @@ class Agent(_Section, frozen=True):
     model: Model | None = None
     limits: Limits = Limits()
     stage: Literal["required", "off"] = "required"
+    protected: Literal["refuse", "allow"] = "refuse"
     egress: tuple[Egress, ...] = ()
     connections: tuple[str, ...] = ()
     in_doubt: Literal["ask", "tell"] = "ask"

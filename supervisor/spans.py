@@ -17,6 +17,10 @@ from ..proto.ids import ENDED
 from ..proto.wire import Event
 
 
+CONNECT = "connect "
+"""Begins the name of a connection's span, which lies beside the stages of its call."""
+
+
 @dataclass
 class Span:
     """``end_ns`` is that of the last event within it while it is ``open``."""
@@ -81,8 +85,22 @@ class _Builder:
                 self._stage_ends(event, "execute")
             case "outcome":
                 self._outcome(event)
+            case "connected":
+                self._connected(event)
+            case "rewound":
+                self._think_from_ns = event.at_ns
             case "event" | "model_failed":
                 self._note(event)
+
+    def _connected(self, event: Event) -> None:
+        if (call := self._call(event)) is None:
+            return
+        began_ns = event.at_ns - int(float(event.data.get("duration_s") or 0) * 1e9)
+        name = f"{CONNECT}{event.data.get('host')}:{event.data.get('port')}"
+        attributes = {
+            key: event.data.get(key) for key in ("verdict", "reason", "sent_bytes", "received_bytes")
+        }
+        call.children.append(Span(name, max(began_ns, call.start_ns), event.at_ns, attributes, open=False))
 
     def _status(self, event: Event, root: Span) -> None:
         root.attributes["status"] = event.data.get("status")
@@ -122,7 +140,8 @@ class _Builder:
     def _stage_ends(self, event: Event, name: str) -> None:
         """A stage lasts from the end of the one before to this event."""
         if (call := self._call(event)) is not None:
-            start = call.children[-1].end_ns if call.children else call.start_ns
+            stages = [child for child in call.children if not child.name.startswith(CONNECT)]
+            start = stages[-1].end_ns if stages else call.start_ns
             call.children.append(Span(name, start, max(start, event.at_ns), open=False))
             call.end_ns = max(call.end_ns, event.at_ns)
             step = self._steps[int(event.data["step"])]

@@ -130,6 +130,11 @@ class Metrics:
         return _counter("dead_letters", "Messages that were dropped.", "reason")
 
     @cached_property
+    def connections(self) -> Counter:
+        """Connections through the courier that are over, by ``verdict``."""
+        return _counter("connections", "Connections through the courier.", "verdict")
+
+    @cached_property
     def frozen(self) -> Gauge:
         """Freezes in force by ``scope``: ``all``, ``agent``, ``tool``."""
         # "sum": of the one gate; its file outlives it, so what is frozen is shown while a gate restarts.

@@ -158,6 +158,28 @@ def _plug(done: str, data: dict[str, Any]) -> str:
     return f"{said} ({brief(reason)})" if reason else said
 
 
+def _connected(data: dict[str, Any]) -> str:
+    if data.get("verdict") == "more":
+        return f"connections: {data.get('reason')}"
+    where = f"{brief(str(data.get('host')), 80)}:{data.get('port')}"
+    if data.get("verdict") != "open":
+        return f"connection to {where} {data.get('verdict')}: {brief(str(data.get('reason')), 160)}"
+    amounts = f"{data.get('sent_bytes')} bytes out, {data.get('received_bytes')} in"
+    took = took_words(float(data.get("duration_s") or 0))
+    return f"connected to {where} ({data.get('address')}): {amounts}{took}"
+
+
+def _terminal_taken(data: dict[str, Any]) -> str:
+    done = "took over" if data.get("on") else "handed back"
+    return f"{brief(str(data.get('by')), 40)} {done} terminal {brief(str(data.get('terminal')), 40)}"
+
+
+def _rewound(data: dict[str, Any]) -> str:
+    by, step = brief(str(data.get("by")), 40), data.get("to_step")
+    where = "its beginning" if step == -1 else f"after step {step}"
+    return f"rewound by {by} to {where}, branch {data.get('branch')}"
+
+
 def _unknown(data: dict[str, Any]) -> str:
     return brief(", ".join(f"{key}={value}" for key, value in data.items()))
 
@@ -178,4 +200,7 @@ _KINDS = {
     "quarantined": _quarantined,
     "frozen": _frozen,
     "thawed": _thawed,
+    "connected": _connected,
+    "terminal_taken": _terminal_taken,
+    "rewound": _rewound,
 }

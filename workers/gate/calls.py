@@ -229,6 +229,7 @@ class Calls(Tasks):
         )
         self.record(task, outcome)
         self.held.release(call.key, now_ns)
+        self._unsent.discard(call.key)
         self.observed("outcome", (call.klass, ended.status, ended.duration_s))
         task.output_bytes += ended.output_bytes
         if ended.status == "in_doubt" and self.agent_of(task).in_doubt == "ask" and task.cancelling is None:

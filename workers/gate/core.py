@@ -41,7 +41,8 @@ class GateCore(Rewinding, Lasting, Quarantine):
             for task in self.tasks.values():
                 for call in task.calls:
                     if call.is_open and self.carrier(call) == (role, index):
-                        self._execute(task, call, now_ns, resumed=True)
+                        self._execute(task, call, now_ns, resumed=call.key not in self._unsent)
+                        self._unsent.discard(call.key)
         if role == "courier":
             self._permit_again(now_ns)
         elif role == "executor":

@@ -52,6 +52,8 @@ class Counting:
             case "frozen":
                 for scope, count in value.items():
                     self._metrics.frozen.labels(scope).set(count)
+            case "connection":
+                self._pending[(name, str(value))] += 1
             case "model_trouble":
                 self._pending[("provider", str(value))] += 1
             case _:
@@ -109,5 +111,6 @@ class Counting:
             "records": metrics.records,
             "provider": metrics.provider_failures,
             "letter": metrics.dead_letters,
+            "connection": metrics.connections,
         }[name]
         return counter.labels(*labels) if labels else counter

@@ -31,7 +31,7 @@ MOST_DIFF_BYTES = 1 << 20
 UNDO_S = 120.0
 Request = wire.Attach | wire.Diff | wire.Rewind
 Head = Callable[[str], Task | Summary]
-Post = Callable[[str, int, Any], None]
+Post = Callable[[str, int, Any], object]
 Later = Callable[[Sender, wire.Reply], None]
 """Answers when what was recorded so far is on disk."""
 

@@ -62,6 +62,7 @@ class Lasting(Freezing):
         if (found := self._open_call(message.key)) is not None:
             task, step, index = found[0], found[0].step, found[1].index
         for one in message.connections:
+            self.observed("connection", one.verdict)
             self._note(task, _connected(now_ns, step, index, message, one))
         if message.more:
             words = f"{message.more} more were made, and not noted"

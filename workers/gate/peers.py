@@ -149,24 +149,26 @@ class Peers:
                 reason, "gate", encode(message), detail=f"{detail}: {role}.{index}", subject=subject
             )
 
-    def post(self, role: str, index: int, message: Any) -> None:
-        """Queue a message; for a worker that is away nothing is queued: it gets its state afresh when it
-        comes.
+    def post(self, role: str, index: int, message: Any) -> bool:
+        """Queue a message; for a worker that is away nothing is queued (False): it gets its state afresh when
+        it comes.
         """
         peer = self._by_role.get((role, index))
         if peer is None:
             if self._places is not None and (role, index) not in self._places:
                 self._undelivered("unknown_destination", role, index, message, "no such worker")
-            return
+            return False
         if self.aside and subject_of(message) in self.aside:
             self._undelivered("quarantined", role, index, message, "not sent to")
-            return
+            return False
         try:
             peer.link.post(message)
         except link.LinkFullError:
             self._undelivered("overflow", role, index, message, "full mailbox of")
             self._forget(peer)
             self._stuck.append(peer)
+            return False
+        return True
 
     def take_stuck(self) -> list[Peer]:
         """Workers that acknowledge nothing; they are to be killed, and their successors get all afresh."""

@@ -29,9 +29,9 @@ class Rewinding(Freezing):
             return "it is being ended"
         if task.undoing is not None:
             return "it is being rewound already"
-        if not -1 <= to_step < task.step - 1:
+        if not -1 <= to_step < task.step - (not task.kept):
             return f"it has completed {task.step} steps; a rewind goes back to before one of them"
-        if task.calls or task.kept or task.status not in _AT_REST:
+        if task.calls or task.status not in _AT_REST:
             return "a step is under way"
         return ""
 
@@ -42,6 +42,7 @@ class Rewinding(Freezing):
             self.round.now.append(("brain", brain, m.Drop(task.id)))
         self._ahead.pop(task.no, None)
         task.undoing = undoing
+        task.kept = ()  # What was proposed and not decided is proposed afresh.
         self.round.heads[task.no] = task
         if undoing.keys:
             self._ask_to_undo(task, undoing)

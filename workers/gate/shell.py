@@ -275,7 +275,8 @@ class Gate:
                     for message in assignment(self.store, self.core, item.task):
                         self.peers.post("brain", item.brain, message)
         for role, index, message in done.after:
-            self.peers.post(role, index, message)
+            if not self.peers.post(role, index, message) and isinstance(message, m.Execute):
+                self.core.unsent(message)
         self.peers.acknowledge(now_s)
         self._complain(done)
         self.requests.flush()

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from ...proto import messages as m, records as r
 from ...proto.config import Agent, Config
-from ...proto.ids import ENDED, Role, TaskStatus
+from ...proto.ids import ENDED, Key, Role, TaskStatus
 from .effects import Append, AssignTask, Round
 from .freezes import Freezes
 from .held import Held
@@ -63,6 +63,8 @@ class Tasks:
         """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
         self.unstageable: dict[str, str] = {}
         """Workspaces whose file system can't carry a stage, with the reason, as their executors said."""
+        self._unsent: set[Key] = set()
+        """Calls whose carrier was away when they were to be handed out: nobody has begun them."""
         self.held = Held()
         """Workers that are being drained."""
         self._soonest_ns: int | None = None
@@ -100,6 +102,11 @@ class Tasks:
         """Give the effects collected since the last time."""
         done, self.round = self.round, Round()
         return done
+
+    def unsent(self, execute: m.Execute) -> None:
+        """This Execute could be queued for nobody."""
+        if not execute.resumed:
+            self._unsent.add(execute.key)
 
     # -- writing ---------------------------------------------------------------------------------------
     def record(self, task: Task, record: r.Record) -> None:

@@ -95,3 +95,30 @@ def test_first_step_thinks_from_acceptance_when_the_status_moves_with_its_propos
     think, call = step.children
     assert (think.name, think.start_ns, think.end_ns) == ("think", 1_000_000, 3_000_000)
     assert call.children == [], "a decision that took no time is no stage"
+
+
+def test_connections_lie_beside_the_stages_of_their_call() -> None:
+    """They change no stage's time; one that ended after its call is nobody's."""
+    over = {"verdict": "open", "reason": "", "host": "h", "port": 443, "duration_s": 0.001}
+    root = spans(
+        events(
+            ("accepted", {}),
+            ("proposed", {"step": 0, "calls": [CALL]}),
+            ("decided", {"step": 0, "index": 0, "phase": "call", "verdict": "admit"}),
+            ("connected", {"step": 0, "index": 0, **over}),
+            ("outcome", {"step": 0, "index": 0, "status": "ok", "exit_code": 0}),
+            ("connected", {"step": -1, "index": -1, **over}),
+            ("rewound", {"to_step": -1, "branch": 1, "by": "local"}),
+            ("proposed", {"step": 0, "calls": []}),
+        )
+    )
+    assert root is not None
+    call = root.children[0].children[1]
+    assert [
+        (child.name, child.start_ns // 1_000_000, child.end_ns // 1_000_000) for child in call.children
+    ] == [
+        ("decide", 2, 3),
+        ("connect h:443", 3, 4),
+        ("execute", 3, 5),
+    ]
+    assert root.children[1].start_ns == 7_000_000

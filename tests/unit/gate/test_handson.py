@@ -164,7 +164,8 @@ def test_rewind_is_refused_when_files_were_changed_since(desk: Desk) -> None:
 
 def test_question_is_answered_once() -> None:
     """By whoever comes first, the worker or the end of its time."""
-    asking, heard = Asking(), []
+    asking = Asking()
+    heard: list[Any] = []
     token = asking.ask(heard.append, 0.0)
     other = asking.ask(heard.append, 0.0)
     asking.answer(token, "yes")

@@ -148,3 +148,19 @@ def test_closing_a_terminal_is_decided_on_what_it_changed() -> None:
     stand.commit()
     (discard,) = stand.said(m.Discard)
     assert "mass-deletion" in discard.reason
+
+
+def test_call_that_was_never_handed_out_is_not_taken_for_begun() -> None:
+    """Its courier was away: the next one may carry it out, though it is of class once."""
+    stand, task = started(OUT)
+    stand.propose(task, call("http.request", '{"url": "https://api.example.org/", "method": "POST"}'))
+    stand.commit()
+    (execute,) = stand.said(m.Execute)
+    assert (execute.klass, execute.resumed) == ("once", False)
+    stand.core.unsent(execute)
+    stand.sent.clear()
+    stand.up("courier")
+    stand.commit()
+    stand.up("courier")
+    stand.commit()
+    assert [one.resumed for one in stand.said(m.Execute)] == [False, True]

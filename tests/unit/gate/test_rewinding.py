@@ -150,3 +150,17 @@ def test_cancelled_task_ends_though_merges_are_being_taken_back() -> None:
     stand.commit()
     undone(stand, task, undoing)
     assert stand.summary(task).status == "cancelled"
+
+
+def test_proposal_that_a_freeze_keeps_undecided_is_dropped_by_a_rewind() -> None:
+    """It is no step under way: nothing of it was admitted."""
+    stand, task = worked(1)
+    stand.core.freeze("tool", "task.note", "local", "", stand.now_ns)
+    stand.propose(stand.task(task), NOTE)
+    stand.commit()
+    assert stand.task(task).status == "frozen"
+    assert stand.core.why_not(stand.task(task), 0) == ""
+    undone(stand, task, rewind(stand, task, -1))
+    now = stand.task(task)
+    assert (now.step, now.kept, now.status) == (0, (), "running")
+    assert not list(steps(stand.history(task), now.rewinds))

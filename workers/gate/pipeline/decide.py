@@ -59,6 +59,7 @@ class Pipeline:
                 ("changes", diff.total),
                 ("executables", diff.executables),
                 ("touches_hooks", diff.hooks > 0),
+                ("touches_protected", diff.protected > 0 and agent.protected == "refuse"),
             )
             answer = self.policies.check(Question(task.agent, tool, "Workspace", "own", facts))
         except Denied as denied:

@@ -170,6 +170,15 @@ def test_default_policy_forbids_version_control_hooks() -> None:
     assert shipped("default").check(asked).rule == "version-control-hooks"
 
 
+def test_default_policy_forbids_what_others_obey() -> None:
+    """Unless the operator allows it for this agent, when the fact is false."""
+    default = shipped("default")
+    asked = question("shell.run", "staged", phase="commit", deleted=0, touches_protected=True)
+    assert default.check(asked).rule == "protected-files"
+    asked = question("shell.run", "staged", phase="commit", deleted=0, touches_protected=False)
+    assert default.check(asked).allowed
+
+
 @pytest.mark.parametrize("tool", sorted(CATALOGUE))
 def test_locked_policy_permits_reading_and_notes_alone(tool: str) -> None:
     """The look-only set."""
