@@ -207,6 +207,10 @@ class Client:
         """Lift this freeze, and no other."""
         return self._ask(wire.Thaw(scope=scope, name=name, reason=reason), wire.Thawed)
 
+    def attach(self, task: str, terminal: str = "") -> wire.Attached:
+        """Have a live terminal of a task lent (empty: its only one); for clients on the machine itself."""
+        return self._ask(wire.Attach(task=task, terminal=terminal), wire.Attached)
+
     def status(self, open_limit: int = 0) -> wire.StatusReply:
         """Counts of tasks, connected workers, the journal's position, up to ``open_limit`` open tasks."""
         return self._ask(wire.Status(open_limit=open_limit), wire.StatusReply)

@@ -148,6 +148,10 @@ class AsyncClient:
         """Lift this freeze, and no other."""
         return await self._ask(wire.Thaw(scope=scope, name=name, reason=reason), wire.Thawed)
 
+    async def attach(self, task: str, terminal: str = "") -> wire.Attached:
+        """Have a live terminal of a task lent (empty: its only one); for clients on the machine itself."""
+        return await self._ask(wire.Attach(task=task, terminal=terminal), wire.Attached)
+
     async def status(self, open_limit: int = 0) -> wire.StatusReply:
         """Counts of tasks, connected workers, the journal's position, up to ``open_limit`` open tasks."""
         return await self._ask(wire.Status(open_limit=open_limit), wire.StatusReply)

@@ -17,6 +17,7 @@ POSTGRESQL = "postgresql://"
 EXPECTED = '"sqlite:////absolute/path" or "postgresql://user@host:5432/database"'
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _POSTGRESQL = re.compile(r"postgresql://(?:([^@/?#]*)@)?([^/?#]*)/([^/?#]+)(?:\?([^#]*))?")
+_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 _OPTIONS = frozenset({
     "host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslnegotiation",
     "channel_binding", "require_auth", "target_session_attrs", "gssencmode", "krbsrvname", "application_name",
@@ -33,6 +34,12 @@ def sqlite_file(url: str) -> str | None:
     """The absolute path of a SQLite database, as written: nothing in it is an escape. None for others."""
     path = url.removeprefix(SQLITE)
     return path if path != url and path.startswith("/") else None
+
+
+def files_of(url: str) -> tuple[str, ...]:
+    """The files that an address names: certificates and keys of TLS."""
+    words = (option.partition("=") for option in url.partition("?")[2].split("&"))
+    return tuple(value for word, _, value in words if word in _FILES and value.startswith("/"))
 
 
 def connection_fault(connection: Connection) -> tuple[str, str, str] | None:

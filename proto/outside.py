@@ -14,11 +14,10 @@ import re
 from collections.abc import Callable, Iterable
 
 from .errors import ConfigError
+from .hosts import HostError, check_destination
 from .settings import Agent, Config, Connection, Credential, Egress
 
 Wrong = Callable[[str, str, str], ConfigError]
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _SCHEMES = ("sqlite:///", "postgresql://")
@@ -80,10 +79,11 @@ def _check_agent(key: str, agent: Agent, credentials: set[str], connections: set
 
 
 def _check_egress(key: str, egress: Egress, credentials: set[str], wrong: Wrong) -> None:
-    if not _HOST.fullmatch(egress.host) and not _is_address(egress.host):
-        raise wrong(
-            f"{key}.host", repr(egress.host[:80]), 'a name such as "api.example.org" or "*.example.org"'
-        )
+    try:
+        check_destination(egress.host)
+    except HostError as error:
+        expected = 'a name such as "api.example.org" or "*.example.org", or an address'
+        raise wrong(f"{key}.host", repr(egress.host[:80]), expected) from error
     if not egress.ports:
         raise wrong(f"{key}.ports", "none", "at least one port")
     for network in egress.addresses:
@@ -94,11 +94,3 @@ def _check_egress(key: str, egress: Egress, credentials: set[str], wrong: Wrong)
     if egress.credential and egress.credential not in credentials:
         known = ", ".join(sorted(credentials)) or "a [[credential]], of which there is none"
         raise wrong(f"{key}.credential", f"there is no credential {egress.credential[:80]!r}", known)
-
-
-def _is_address(text: str) -> bool:
-    """An address in its one canonical spelling."""
-    try:
-        return str(ipaddress.ip_address(text)) == text
-    except ValueError:
-        return False

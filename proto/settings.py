@@ -154,7 +154,7 @@ class Supervision(_Section, frozen=True):
     cool_down_s: float = 600.0
     hard_factor: float = 2.0
     soft_memory_bytes: int = 1 << 30
-    soft_open_files: int = 512
+    soft_open_files: int = 1_024
     soft_threads: int = 256
     soft_cpu_share: float = 0.0
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..proto import messages as m
+from ..sandbox.delegation import HomeGroup
 from . import daemon
 from .child import Child
 from .epochs import Epochs
@@ -35,6 +36,7 @@ class Launcher:
     secrets: Secrets
     kick: int
     """An eventfd by which workers wake us."""
+    group: HomeGroup | None = None
     _for_executor: dict[int, int] = field(default_factory=dict)
 
     def incarnate(self, child: Child) -> tuple[socket.socket, int]:
@@ -56,12 +58,17 @@ class Launcher:
             fds["trace"] = child.trace_fd
         if role == "gate":
             fds |= self.listeners.of_gate()
-        elif role == "brain" and self.secrets.kept:
-            fds["env"] = self.secrets.to_fd()
         elif role == "zygote":
             fds["owner"] = self._new_pair(index)
+            if self.group is not None:
+                fds |= self.group.lend(index)
         elif role == "executor":
             fds["zygote"] = self._from_zygote(index, child, zygote)
+            fds |= self.listeners.of_executor(index)
+        elif role == "courier":
+            fds |= self.listeners.of_courier()
+        if self.secrets.of(role):
+            fds["env"] = self.secrets.to_fd(role)
         return m.WorkerStart(
             role,
             index,
@@ -94,7 +101,7 @@ class Launcher:
         return self._for_executor.pop(index)
 
 
-LENT = frozenset({"phase", "kick", "trace", "gate", "client", "client_tcp"})
+LENT = frozenset({"phase", "kick", "trace", "gate", "client", "client_tcp", "egress", "attach"})
 """Descriptors that stay ours after a start; the others are closed once the nursery has them."""
 
 

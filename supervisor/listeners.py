@@ -1,8 +1,8 @@
-"""Listening sockets, made before any worker starts and inherited by the gate.
+"""Listening sockets, made before any worker starts and inherited by gate, courier and executors.
 
 Owns: the socket files of ``run/`` and the TCP listener; their permissions.
 Must not know: what is spoken on them.
-Invariant: a listener lives as long as the supervisor, so no restart of the gate refuses a connection.
+Invariant: a listener lives as long as the supervisor, so no restart of a worker refuses a connection.
 Source: unix(7) (108 bytes of sun_path with its zero); systemd's socket activation; DESIGN §3 (sockets).
 """
 
@@ -19,16 +19,20 @@ from ..proto.errors import ConfigError, HomeError
 from .identities import Identities
 
 BACKLOG = 512
+LONGEST_NAME = "terminal.63.sock"
+"""The longest that a socket of a home can be called: bounds.py allows 64 executors."""
 
 
 @dataclass
 class Listeners:
-    """The open listeners; ``client_tcp`` only where configured."""
+    """The open listeners; ``client_tcp`` and ``courier`` only where configured, a terminal's per executor."""
 
     gate: socket.socket
     client: socket.socket
     control: socket.socket
     client_tcp: socket.socket | None
+    courier: socket.socket | None
+    terminals: tuple[socket.socket, ...]
 
     def of_gate(self) -> dict[str, int]:
         """Descriptors for the gate by name."""
@@ -37,9 +41,18 @@ class Listeners:
             fds["client_tcp"] = self.client_tcp.fileno()
         return fds
 
+    def of_courier(self) -> dict[str, int]:
+        """Where executors offer the listeners of commands with a way out."""
+        return {} if self.courier is None else {"egress": self.courier.fileno()}
+
+    def of_executor(self, index: int) -> dict[str, int]:
+        """Where a person takes over a live terminal of this executor."""
+        return {"attach": self.terminals[index].fileno()} if index < len(self.terminals) else {}
+
     def close(self) -> None:
         """Close all and remove the socket files."""
-        for one in (self.gate, self.client, self.control):
+        courier = (self.courier,) if self.courier is not None else ()
+        for one in (self.gate, self.client, self.control, *courier, *self.terminals):
             path = one.getsockname()
             one.close()
             with contextlib.suppress(FileNotFoundError):
@@ -62,22 +75,33 @@ def socket_path(home: Path, name: str) -> str:
 
 def check_paths(home: Path) -> None:
     """Refuse a home whose name is too long, before anything is made in it. Raises HomeError."""
-    for name in ("control.sock", "client.sock", "gate.sock"):
-        socket_path(home, name)
+    socket_path(home, LONGEST_NAME)
 
 
 def listen(home: Path, config: Config, identities: Identities) -> Listeners:
     """Make all listeners. Raises HomeError, ConfigError for a TCP address that can't be had."""
     tcp = listen_tcp(config.client.listen, "client.listen") if config.client.listen else None
     gate = _unix(home, "gate.sock", socket.SOCK_STREAM)
-    if identities.workers_gid is not None:
-        # Only the workers' own group may connect; what counts in the end is the secret in their Hello.
-        path = gate.getsockname()
-        os.chown(path, 0, identities.workers_gid)
-        Path(path).chmod(0o660)
+    _for_workers(gate, identities)  # What counts in the end is the secret in their Hello.
     client = _unix(home, "client.sock", socket.SOCK_STREAM)
     control = _unix(home, "control.sock", socket.SOCK_SEQPACKET)
-    return Listeners(gate, client, control, tcp)
+    courier = None
+    if config.has_courier:
+        courier = _unix(home, "courier.sock", socket.SOCK_SEQPACKET)
+        _for_workers(courier, identities)  # It asks the kernel who has connected: only an executor is heard.
+    terminals = tuple(
+        _unix(home, f"terminal.{index}.sock", socket.SOCK_SEQPACKET)
+        for index in range(config.workers.executors)
+    )
+    return Listeners(gate, client, control, tcp, courier, terminals)
+
+
+def _for_workers(listener: socket.socket, identities: Identities) -> None:
+    """As root: only the workers' own group may connect."""
+    if identities.workers_gid is not None:
+        path = listener.getsockname()
+        os.chown(path, 0, identities.workers_gid)
+        Path(path).chmod(0o660)
 
 
 def address_of(one: socket.socket) -> str:

@@ -1,21 +1,22 @@
-"""Provider keys: only a brain may have them.
+"""Provider keys, credentials, passwords: only the role that uses one may have it.
 
-Owns: which variables are secret, how they reach a brain without passing through anybody else, and whether
-the place that an agent names for its key holds one.
+Owns: which variables are secret and whose, how they reach their role without passing through anybody else,
+and whether the place that an agent names for its key holds one.
 Must not know: what a key opens.
 Invariant: the nursery never has a secret, so no worker inherits one in its memory or its /proc/PID/environ.
-Source: DESIGN §3 (powers): the keys are the brain's; environ(7), memfd_create(2).
+Source: DESIGN §3 (powers): the keys are the brain's, credentials the courier's; environ(7), memfd_create(2).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from ..proto.config import Config, Model
+from ..proto.config import Config
+from ..proto.ids import Role
 from .identities import Identities
 
 LOOKED_AT_BYTES = 4_096
@@ -28,21 +29,38 @@ class Secrets:
 
     public: Mapping[str, str]
     kept: Mapping[str, str]
+    owners: Mapping[Role, frozenset[str]]
 
     @classmethod
     def taken(cls, config: Config, environment: Mapping[str, str] = os.environ) -> Secrets:
-        """Take apart what we were started with, by the ``key_env`` of all models."""
-        names = {agent.model.key_env for agent in config.agent if agent.model is not None}
+        """Take apart what we were started with, by the variables that the configuration names."""
+        owners: dict[Role, frozenset[str]] = {
+            "brain": _named(agent.model.key_env for agent in config.agent if agent.model is not None),
+            "courier": _named(credential.value_env for credential in config.credential),
+            "database": _named(connection.password_env for connection in config.connection),
+        }
+        names = frozenset().union(*owners.values())
         return cls(
             {name: value for name, value in environment.items() if name not in names},
             {name: value for name, value in environment.items() if name in names},
+            owners,
         )
 
-    def to_fd(self) -> int:
-        """Write the secrets into memory that a brain inherits; give its descriptor. Raises OSError."""
+    def of(self, role: Role) -> dict[str, str]:
+        """Those that this role may have."""
+        names = self.owners.get(role, frozenset())
+        return {name: value for name, value in self.kept.items() if name in names}
+
+    def to_fd(self, role: Role) -> int:
+        """Write a role's secrets into memory that its worker inherits. Gives a descriptor; raises OSError."""
         fd = os.memfd_create("homeostat-env", os.MFD_CLOEXEC)
-        os.write(fd, msgspec.msgpack.encode(self.kept))
+        os.write(fd, msgspec.msgpack.encode(self.of(role)))
         return fd
+
+
+def _named(names: Iterable[str]) -> frozenset[str]:
+    """Those that name a variable: an empty one means that there is none."""
+    return frozenset(name for name in names if name)
 
 
 def troubles(config: Config, environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
@@ -51,21 +69,44 @@ def troubles(config: Config, environment: Mapping[str, str] = os.environ) -> Ite
     for agent in config.agent:
         if agent.provider != "chat" or agent.model is None:
             continue
-        if reason := _trouble(agent.model, environment, reader):
+        place = _Place("key_file", agent.model.key_file, agent.model.key_env)
+        if reason := place.trouble(environment, reader, "brain"):
             yield agent.name, reason
 
 
-def _trouble(model: Model, environment: Mapping[str, str], reader: int | None) -> str:
-    if model.key_file:
-        found = _tried(model.key_file, reader)
-        return f"key_file {model.key_file}: {found}" if found else ""
-    if model.key_env and not environment.get(model.key_env, "").strip():
-        return f"environment variable {model.key_env} is empty or missing"
-    return ""
+def secret_troubles(config: Config, environment: Mapping[str, str] = os.environ) -> Iterator[tuple[str, str]]:
+    """The same of credentials and of databases' passwords; each named as in the configuration."""
+    users = Identities.of(config)
+    for one in config.credential:
+        place = _Place("value_file", one.value_file, one.value_env)
+        if reason := place.trouble(environment, users.uid("courier"), "courier"):
+            yield f"credential {one.name!r}", reason
+    for base in config.connection:
+        place = _Place("password_file", base.password_file, base.password_env)
+        if reason := place.trouble(environment, users.uid("database"), "database worker"):
+            yield f"connection {base.name!r}", reason
 
 
-def _tried(path: str, reader: int | None) -> str:
-    """Why a key file is of no use; as root it is tried as the brain's user, in a fork."""
+@dataclass(frozen=True)
+class _Place:
+    """Where a secret is to be found; nowhere, if both are empty."""
+
+    key: str
+    file: str
+    variable: str
+
+    def trouble(self, environment: Mapping[str, str], reader: int | None, whose: str) -> str:
+        """Why its reader would find none; empty if it would."""
+        if self.file:
+            found = _tried(self.file, reader, whose)
+            return f"{self.key} {self.file}: {found}" if found else ""
+        if self.variable and not environment.get(self.variable, "").strip():
+            return f"environment variable {self.variable} is empty or missing"
+        return ""
+
+
+def _tried(path: str, reader: int | None, whose: str) -> str:
+    """Why a file is of no use; as root it is tried as its reader's user, in a fork."""
     if reader is None:
         return _read(path)
     read, write = os.pipe()
@@ -82,7 +123,7 @@ def _tried(path: str, reader: int | None) -> str:
     with open(read, "rb") as pipe:
         told = pipe.read().decode()
     os.waitpid(child, 0)
-    return f"{told} (for uid {reader}, the brain's)" if told else ""
+    return f"{told} (for uid {reader}, the {whose}'s)" if told else ""
 
 
 def _read(path: str) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
+from ....proto import hosts
 from ....proto.config import Agent, Egress
+from ....proto.hosts import HostError
 from ....proto.ids import EffectClass
 from ....proto.tools import Tool
 from .policy import Fact
@@ -21,7 +22,6 @@ from .verdict import Denied
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """RFC 9110, 9.2.1: they ask for no change."""
-_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,11 @@ def _way_out(args: dict[str, Any], agent: Agent) -> tuple[bool, tuple[tuple[str,
 
 
 def _of_request(args: dict[str, Any], agent: Agent) -> Nature:
-    host, port, scheme = _target(args["url"])
-    method = args.get("method", "GET")
+    try:
+        url = hosts.url(args["url"])
+    except HostError as error:
+        raise Denied("egress", "bad_url", f"url: {error.message}; expected {error.expected}") from error
+    host, port, method = url.host, url.port, args.get("method", "GET")
     listed = next((one for one in agent.egress if _covers(one, host, port)), None)
     if listed is None:
         allowed = ", ".join(f"{one.host}:{'/'.join(map(str, one.ports))}" for one in agent.egress) or "none"
@@ -72,29 +75,12 @@ def _of_request(args: dict[str, Any], agent: Agent) -> Nature:
             "egress", "not_listed", f"{host}:{port} is not a destination of agent {agent.name!r}; {allowed}"
         )
     again = method in _SAFE_METHODS or listed.idempotent
-    facts = (("host", host), ("port", port), ("scheme", scheme), ("method", method))
+    facts = (("host", host), ("port", port), ("scheme", url.scheme), ("method", method))
     return Nature("keyed" if again else "once", facts=facts)
 
 
-def _target(url: str) -> tuple[str, int, str]:
-    """Host, port and scheme of a plain URL; whatever can be read in two ways is refused. Raises Denied."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
-    except ValueError as error:
-        raise Denied("egress", "bad_url", f"url: {error}") from error
-    if not host or not port or "@" in parts.netloc or "\\" in url or parts.scheme not in _PORTS:
-        raise Denied(
-            "egress", "bad_url", "url: expected http:// or https://, a host, and no user or password"
-        )
-    return host, port, parts.scheme
-
-
 def _covers(listed: Egress, host: str, port: int) -> bool:
-    if port not in listed.ports:
-        return False
-    wanted = listed.host.lower()
-    return host.endswith(wanted[1:]) and host != wanted[2:] if wanted.startswith("*.") else host == wanted
+    return port in listed.ports and hosts.covers(hosts.check_destination(listed.host), host)
 
 
 def _of_database(tool: Tool, args: dict[str, Any], agent: Agent) -> Nature:
