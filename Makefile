@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # One after the other: they share the machine's cores, the environment and the reader's eyes.
 .NOTPARALLEL:
-.PHONY: help setup demo picture run test lint types layers tests user-tests coverage bench bench-supervision chaos format lock clean
+.PHONY: help setup demo picture run test lint types layers tests user-tests test-programs coverage bench bench-supervision bench-sandbox chaos format lock clean
 
 bin := .venv/bin
 # For example: make test PYTEST_ARGS='-k journal'
@@ -27,7 +27,12 @@ picture: setup ## Draw docs/top.svg from the real `homeostat top`
 run: setup ## Run the supervisor in the foreground
 	@$(bin)/homeostat run
 
-test: lint tests user-tests ## Everything below, as this user, and as an ordinary one too when run by root
+test: lint ## Lint, then all tests, as this user, and as an ordinary one too when run by root
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@$(bin)/python ops/suites.py --twice
+else
+	@$(MAKE) --no-print-directory tests user-tests
+endif
 
 lint: setup ## Format, lint, spelling, then types and layers
 	@$(bin)/ruff format --check .
@@ -41,11 +46,19 @@ types: setup ## Check the types
 layers: setup ## Check who imports whom
 	@$(bin)/lint-imports --no-cache
 
+# Without arguments in parts, several at a time; with arguments in one process, for a person who watches.
 tests: setup ## Run the tests as this user
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@$(bin)/python ops/suites.py
+else
 	@$(bin)/python -m pytest $(PYTEST_ARGS)
+endif
 
 user-tests: setup ## Run the tests as an ordinary user; for root
 	@ops/test-as-user.sh $(PYTEST_ARGS)
+
+test-programs: ## Install everyday programs that the tests use; for root
+	@ops/test-programs.sh
 
 coverage: setup ## Run the tests and show what they did not reach
 	@$(bin)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
@@ -56,6 +69,10 @@ bench: setup ## Measure speed and memory
 # For example: make bench-supervision BENCH_ARGS=--install-peers (as root: runit, s6, Erlang by apt-get)
 bench-supervision: setup ## Measure restarts, hangs and messages beside other supervisors
 	@$(bin)/python -m tests.bench.supervision $(BENCH_ARGS)
+
+# For example: make bench-sandbox BENCH_ARGS=--install-peers (as root: bubblewrap, firejail; codex and srt by npm)
+bench-sandbox: setup ## Measure and attack the sandbox beside other sandboxes
+	@$(bin)/python -m tests.bench.sandbox $(BENCH_ARGS)
 
 chaos: setup ## Kill random workers for 200 rounds and count the effects
 	@$(bin)/python -m tests.chaos

@@ -6,12 +6,12 @@
 # else the system's) and the installed packages, copied too. The uid is one that nobody has: what it may signal,
 # own and count against its limits is then the tests' alone, and what is left running afterwards is a finding.
 #
-# Exits with pytest's status; 1 also when there is no way to run (HOMEOSTAT_SKIP_USER_TESTS=1 lets that pass).
+# Without arguments the suites run in parts (ops/suites.py, which says what a user's suites are). Arguments are
+# pytest's, and then one pytest runs them all. Exits with its status; 1 also when there is no way to run
+# (HOMEOSTAT_SKIP_USER_TESTS=1 lets that pass).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$(pwd -P)
-# What depends on who runs it. Pure logic is the same for everyone, and root has run the long ones.
-suites=(tests/unit/executor tests/unit/sandbox tests/unit/supervisor tests/sandbox tests/integration)
 
 if [ "$(id -u)" -ne 0 ]; then
     echo "user tests: uid $(id -u) is an ordinary user already"
@@ -50,7 +50,7 @@ as_user() {
     # stands between, and executes the command without them. Nothing of root's environment is passed on.
     setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all -- \
         /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$base/home" TMPDIR="$base/tmp" LANG=C.UTF-8 \
-        CI="${CI:-}" PYTHONDONTWRITEBYTECODE=1 "$@"
+        CI="${CI:-}" HOMEOSTAT_TEST_LANES="${HOMEOSTAT_TEST_LANES:-}" PYTHONDONTWRITEBYTECODE=1 "$@"
 }
 
 choose_interpreter() { # sets $python to one that the user can run
@@ -67,7 +67,7 @@ choose_interpreter() { # sets $python to one that the user can run
 
 copy_tree() {
     mkdir "$base/home" "$base/tmp" "$tree"
-    tar -C "$root" --exclude-vcs --exclude='./.venv' --exclude='__pycache__' --exclude='./.*_cache' \
+    tar -C "$root" --exclude-vcs --exclude='./.venv*' --exclude='__pycache__' --exclude='./.*_cache' \
         --exclude='./.hypothesis' --exclude='./src/*.egg-info' -cf - . | tar -C "$tree" -xf -
 }
 
@@ -116,7 +116,13 @@ as_user .venv/bin/python -c 'import zmq, lmdb, msgspec, psutil, prctl, homeostat
     cannot "an ordinary user cannot import the packages"
 echo "user tests: uid $uid, $(as_user .venv/bin/python -V) ($python)"
 status=0
-as_user .venv/bin/python -m pytest -p no:cacheprovider -m "not slow" "${suites[@]}" "$@" || status=$?
+if [ $# -eq 0 ]; then
+    as_user .venv/bin/python ops/suites.py --for-user || status=$?
+else
+    suites=$(as_user .venv/bin/python ops/suites.py --for-user --list)
+    # shellcheck disable=SC2086 # names of folders, one a line
+    as_user .venv/bin/python -m pytest -p no:cacheprovider -m "not slow" $suites "$@" || status=$?
+fi
 
 left=$(pids_of "$uid")
 if [ -n "$left" ]; then

@@ -211,6 +211,14 @@ class Client:
         """Have a live terminal of a task lent (empty: its only one); for clients on the machine itself."""
         return self._ask(wire.Attach(task=task, terminal=terminal), wire.Attached)
 
+    def diff(self, task: str, step: int, limit_bytes: int = 262_144) -> wire.Diffs:
+        """What the calls of a step changed in the workspace, as recorded and, where it is kept, as text."""
+        return self._ask(wire.Diff(task=task, step=step, limit_bytes=limit_bytes), wire.Diffs)
+
+    def rewind(self, task: str, to_step: int) -> wire.Rewound:
+        """Go back to where the task was after ``to_step`` (-1: before its first), files and all."""
+        return self._ask(wire.Rewind(task=task, to_step=to_step), wire.Rewound)
+
     def status(self, open_limit: int = 0) -> wire.StatusReply:
         """Counts of tasks, connected workers, the journal's position, up to ``open_limit`` open tasks."""
         return self._ask(wire.Status(open_limit=open_limit), wire.StatusReply)

@@ -15,7 +15,7 @@ from typing import Final
 
 from ..proto.errors import HomeostatError
 from . import protocol
-from .protocol import Freeze, Greet, Kill, Launch, Thaw, ToOwner
+from .protocol import Freeze, Greet, Kill, Launch, Look, Thaw, ToOwner
 
 SERVED_S: Final = 30.0
 
@@ -77,6 +77,10 @@ class ZygoteClient:
     def thaw(self, identity: int) -> None:
         """Let it go on. An unknown id, or one that was not frozen, is ignored."""
         self._send(protocol.encode(Thaw(identity)), ())
+
+    def look(self, identity: int) -> None:
+        """Ask whether it waits for input; its Looked follows, unless it ends first."""
+        self._send(protocol.encode(Look(identity)), ())
 
     def receive(self) -> list[tuple[ToOwner, list[int]]]:
         """Everything that has arrived, with descriptors that are now the caller's. Raises ZygoteGoneError."""

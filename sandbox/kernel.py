@@ -20,6 +20,7 @@ CLONE_NEWIPC: Final = 0x8000000
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWNET: Final = 0x40000000
+_CLONE_INTO_CGROUP: Final = 0x2_0000_0000
 _SIGCHLD: Final = 17
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -48,7 +49,7 @@ _NUMBERS: Final[dict[str, dict[str, int]]] = {
 _COMMON: Final[dict[str, int]] = {
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "close_range": 436,
     "openat2": 437, "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_add_rule": 445,
-    "landlock_restrict_self": 446,
+    "landlock_restrict_self": 446, "clone3": 435, "io_uring_setup": 425,
 }  # fmt: skip
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -99,12 +100,18 @@ def _converted(argument: Argument) -> object:
     return ctypes.byref(argument)
 
 
-def clone_pidfd(flags: int) -> tuple[int, int]:
+def clone_pidfd(flags: int, cgroup: int | None = None) -> tuple[int, int]:
     """fork(2) into new namespaces: (pid, pidfd) in the parent, (0, -1) in the child.
 
-    A raw clone: glibc's and Python's fork handlers do not run, so only a process without threads may call it.
+    `cgroup` is the folder of a group of version 2 to be born in. A raw clone: glibc's and Python's fork
+    handlers do not run, so only a process without threads may call it.
     """
     pidfd = ctypes.c_int(-1)
+    if cgroup is not None:
+        fields = (flags | CLONE_PIDFD | _CLONE_INTO_CGROUP, ctypes.addressof(pidfd), 0, 0, _SIGCHLD)
+        packed = struct.pack("11Q", *fields, 0, 0, 0, 0, 0, cgroup)
+        pid = invoke("clone3", ctypes.create_string_buffer(packed, len(packed)), len(packed))
+        return (pid, pidfd.value) if pid else (0, -1)
     pid = invoke("clone", flags | CLONE_PIDFD | _SIGCHLD, 0, pidfd, 0, 0, subject=f"{flags:#x}")
     return (pid, pidfd.value) if pid else (0, -1)
 

@@ -6,6 +6,7 @@ Source: landlock(7), linux/landlock.h.
 
 import ctypes
 import enum
+import errno
 import os
 import stat
 import struct
@@ -62,7 +63,7 @@ def abi() -> int:
     try:
         return invoke("landlock_create_ruleset", None, 0, _CREATE_RULESET_VERSION)
     except KernelError as error:
-        if error.errno in (38, 95):  # ENOSYS: not built in; EOPNOTSUPP: not in lsm=
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):  # not built in; not in lsm=
             return 0
         raise
 
@@ -113,6 +114,18 @@ def restrict(
     finally:
         os.close(ruleset)
     return version
+
+
+def prove() -> None:
+    """See this process refused what its user may do: a ruleset that restricts nothing is none.
+
+    Raises KernelError.
+    """
+    try:
+        os.close(os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return
+    raise KernelError("landlock_restrict_self", errno.ENOTSUP, "it took the rules and refuses nothing")
 
 
 def _create(version: int, net: int, scope: int) -> int:

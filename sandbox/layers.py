@@ -1,14 +1,13 @@
-"""Owns: the names of the layers of confinement, what a failing one is called, and what the operator can do
-    about it.
-Must not know: how a layer is built.
-Invariants: a required layer that fails stops the launch; a remedy is a sentence that names a concrete
-    setting.
-Source: user_namespaces(7), the AppArmor and Docker documentation.
+"""Owns: the layers of confinement: their names, which may be missing, what each costs when it is, what to do.
+Must not know: how a layer is built or probed.
+Invariants: a required layer that fails stops the launch; only an operator allows a degradable one to be
+    missing; a remedy is a sentence that names a concrete setting.
+Source: DESIGN, law 8; user_namespaces(7), the AppArmor and Docker documentation.
 """
 
 import enum
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..proto.errors import HomeostatError
 
@@ -28,6 +27,7 @@ class Layer(enum.Enum):
     PRIVILEGES = "privileges"
     LIMITS = "limits"
     LANDLOCK = "landlock"
+    CGROUP = "cgroup"
     SECCOMP = "seccomp"
     ENVIRONMENT = "environment"
     EXEC = "exec"
@@ -51,6 +51,18 @@ WORKSPACE_REACH: Final = (
     "overlayfs accepts as upper layer (ext4, xfs, btrfs, tmpfs)."
 )
 
+CONTROL_GROUPS: Final = (
+    "Let homeostat have control groups: as an ordinary user start it by `systemd-run --user --scope -p "
+    "Delegate=yes homeostat start`, as a service with `Delegate=yes` in its unit; in Docker with "
+    '`--security-opt writable-cgroups=true`; or write sandbox.may_be_missing = ["cgroup"] into the '
+    "configuration."
+)
+SECCOMP: Final = "Build the kernel with CONFIG_SECCOMP_FILTER; in Docker permit the call seccomp."
+LANDLOCK: Final = (
+    "Build the kernel with CONFIG_SECURITY_LANDLOCK and add landlock to `lsm=` at boot; in Docker "
+    'permit its calls; or write sandbox.may_be_missing = ["landlock"] into the configuration.'
+)
+
 REMEDIES: Final[dict[Layer, str]] = {
     Layer.REQUEST: "Correct the launch request; the message names the field.",
     Layer.CAPACITY: "Wait until a running sandbox ends, or raise the number of sandboxes of this zygote.",
@@ -63,13 +75,140 @@ REMEDIES: Final[dict[Layer, str]] = {
     Layer.IDENTITY: USER_NAMESPACES,
     Layer.PRIVILEGES: "Report this as a bug of homeostat with `homeostat doctor`'s output.",
     Layer.LIMITS: "Ask for limits that are not above the hard limits of the daemon (`ulimit -H -a`).",
-    Layer.LANDLOCK: "Build the kernel with CONFIG_SECURITY_LANDLOCK and add landlock to `lsm=`.",
-    Layer.SECCOMP: "Build the kernel with CONFIG_SECCOMP_FILTER.",
+    Layer.LANDLOCK: LANDLOCK,
+    Layer.CGROUP: CONTROL_GROUPS,
+    Layer.SECCOMP: SECCOMP,
     Layer.ENVIRONMENT: "Correct the working directory or the variables of the launch request.",
     Layer.EXEC: "Name a program that exists in the sandbox (/usr/bin, the workspace, extra read-only paths).",
     Layer.INIT: "Look at the kernel's log: the sandbox's first process died, most likely for want of memory.",
     Layer.KILLED: "Nothing: the launch was cancelled by its owner.",
 }
+
+
+class Protection(NamedTuple):
+    """What a kernel gives or doesn't, as `probe.PROBES` tries it under this name.
+
+    `layer` is where a launch is refused without it; `costs` is what its absence means.
+    """
+
+    name: str
+    layer: Layer
+    degradable: bool
+    costs: str
+    remedy: str
+
+
+PROTECTIONS: Final[tuple[Protection, ...]] = (
+    Protection(
+        "user_namespaces",
+        Layer.NAMESPACES,
+        degradable=False,
+        costs="no sandbox at all: namespaces without the host's root are what every other layer stands on",
+        remedy=USER_NAMESPACES,
+    ),
+    Protection(
+        "mount_api",
+        Layer.ROOT,
+        degradable=False,
+        costs="folders could be bound by path only, and a path can be swapped while it is walked",
+        remedy="Run Linux 5.12 or newer; in Docker permit fsopen, fsconfig, fsmount, open_tree, move_mount, "
+        "mount_setattr (seccomp profile).",
+    ),
+    Protection(
+        "fresh_proc",
+        Layer.ROOT,
+        degradable=False,
+        costs="a command would see the host's processes in /proc",
+        remedy=UNMASKED_PROC,
+    ),
+    Protection(
+        "terminal",
+        Layer.TERMINAL,
+        degradable=False,
+        costs="commands and live terminals would have no terminal of their own",
+        remedy="Build the kernel with CONFIG_UNIX98_PTYS (Linux 4.7 or newer); raise kernel.pty.max.",
+    ),
+    Protection(
+        "overlay",
+        Layer.WORKSPACE,
+        degradable=True,
+        costs="no stages: a command's writes count at once, can't be decided on, and a crash leaves them in "
+        "doubt",
+        remedy=WORKSPACE_REACH,
+    ),
+    Protection(
+        "pidfd",
+        Layer.LIFELINE,
+        degradable=False,
+        costs="a signal could hit a process that took over the number of a dead one",
+        remedy="Run Linux 5.3 or newer; in Docker permit pidfd_open and pidfd_send_signal.",
+    ),
+    Protection(
+        "close_range",
+        Layer.LIFELINE,
+        degradable=False,
+        costs="a command could inherit a descriptor",
+        remedy="Run Linux 5.9 or newer; in Docker permit close_range.",
+    ),
+    Protection(
+        "no_new_privs",
+        Layer.PRIVILEGES,
+        degradable=False,
+        costs="set-uid programs would give a command rights",
+        remedy="In Docker permit prctl (seccomp profile).",
+    ),
+    Protection(
+        "rlimits",
+        Layer.LIMITS,
+        degradable=False,
+        costs="nothing would bound a process's time, memory, files",
+        remedy="In Docker permit prlimit64 (seccomp profile).",
+    ),
+    Protection(
+        "seccomp",
+        Layer.SECCOMP,
+        degradable=False,
+        costs="a command would reach all of the kernel's calls, and with them its bugs",
+        remedy=SECCOMP,
+    ),
+    Protection(
+        "landlock",
+        Layer.LANDLOCK,
+        degradable=True,
+        costs="files are held by mounts, uids and permissions alone; of the workers of an ordinary user, "
+        "nothing holds gate, brain and memory back from that user's files",
+        remedy=LANDLOCK,
+    ),
+    Protection(
+        "cgroup",
+        Layer.CGROUP,
+        degradable=True,
+        costs="memory is bounded for each process and not for all of a command together; for processes "
+        "RLIMIT_NPROC alone counts",
+        remedy=CONTROL_GROUPS,
+    ),
+    Protection(
+        "packet_size",
+        Layer.REQUEST,
+        degradable=False,
+        costs="a launch with large arguments could not be asked for",
+        remedy="sysctl -w net.core.wmem_max=262144",
+    ),
+)
+"""Every layer that a kernel may lack, in the order in which they come; docs/SECURITY.md tells it."""
+
+DEGRADABLE: Final = frozenset(one.name for one in PROTECTIONS if one.degradable)
+
+
+def remedy(name: str) -> str:
+    """What to do about a protection, by its name in the table."""
+    return next(one.remedy for one in PROTECTIONS if one.name == name)
+
+
+def missing(*, landlock: bool, cgroup: bool) -> tuple[str, ...]:
+    """Which degradable layers a sandbox does without, for its report; overlay is the report's `workspace`."""
+    held = {"landlock": landlock, "cgroup": cgroup}
+    return tuple(name for name, there in held.items() if not there)
 
 
 class LayerError(HomeostatError):

@@ -10,7 +10,7 @@ Invariants: what is attached is the very folder whose descriptor was passed (dev
 
 import errno
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..proto.confinement import SYSTEM_FOLDERS
 from . import mountapi as m
@@ -21,6 +21,14 @@ from .rootfs import OLD_ROOT, READ_ONLY, bind
 #: Readable by everybody on the host, telling about the host, needed by nobody in here.
 _MASKED: Final = ("/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sched_debug")
 _TMPFS_FLAGS: Final = m.MS_NOSUID | m.MS_NODEV
+
+
+class Place(NamedTuple):
+    """A folder of the host: its name as a hint, and which one it is."""
+
+    path: str
+    dev: int
+    ino: int
 
 
 def make_private(profile: Profile) -> None:
@@ -103,14 +111,19 @@ def _is_folder(fd: int) -> bool:
     return os.path.isdir(f"/proc/self/fd/{fd}")
 
 
-def locate(passed_fd: int, what: str) -> int:
-    """The folder behind a descriptor of the host's mount namespace, as an O_PATH descriptor of this one's.
+def place_of(passed_fd: int, proc: str = "/proc") -> Place:
+    """Where the folder behind a descriptor of the host's mount namespace lies, as `proc` has it."""
+    status = os.fstat(passed_fd)
+    return Place(os.readlink(f"{proc}/self/fd/{passed_fd}"), status.st_dev, status.st_ino)
 
-    The path is only a hint that the kernel gives; that the same folder was found is checked. Raises
-    LayerError.
+
+def locate(place: Place, what: str) -> int:
+    """This folder of the host as an O_PATH descriptor of this mount namespace, no link followed on the way.
+
+    Its path is only a hint; that the same folder was found is checked, which means something as long as
+    whoever asks holds it open: so long no other folder has its number. Raises LayerError.
     """
-    path = os.readlink(f"/proc/self/fd/{passed_fd}")
-    wanted = os.fstat(passed_fd)
+    path = place.path
     with m.opened(os.open(OLD_ROOT, os.O_PATH | os.O_CLOEXEC)) as host:
         try:
             relative = path.lstrip("/") or "."
@@ -121,10 +134,19 @@ def locate(passed_fd: int, what: str) -> int:
             reason = f"{what} {path}: {error.strerror}"
             raise LayerError(Layer.WORKSPACE, error.errno or 0, reason, WORKSPACE_REACH) from error
     found = os.fstat(fd)
-    if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+    if (found.st_dev, found.st_ino) != (place.dev, place.ino):
         os.close(fd)
         raise LayerError(Layer.WORKSPACE, errno.ESTALE, f"{what}: {path} is not the folder that was passed")
     return fd
+
+
+def is_there(place: Place) -> bool:
+    """Whether this folder of the host still has this name."""
+    try:
+        status = os.lstat(OLD_ROOT + place.path)
+    except OSError:  # whatever the reason, nobody could be given it under this name
+        return False
+    return (status.st_dev, status.st_ino) == (place.dev, place.ino)
 
 
 def attach_bind(folder: int, place: str, *, read_only: bool) -> None:

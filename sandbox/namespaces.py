@@ -32,6 +32,7 @@ INSIDE_UID: Final = 1000
 
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x41
+_BACKLOG: Final = 128
 
 
 class Ids(msgspec.Struct, frozen=True):
@@ -138,6 +139,14 @@ def raise_loopback() -> None:
     """Bring up `lo` of this network namespace, so that local servers and tests work."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock.fileno(), _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP_RUNNING))
+
+
+def listen_on_loopback(port: int) -> int:
+    """A TCP listener on 127.0.0.1 of this network namespace; whoever is handed it serves what is inside."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("127.0.0.1", port))
+        sock.listen(_BACKLOG)
+        return sock.detach()
 
 
 def _write(path: str, text: str) -> None:

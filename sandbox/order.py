@@ -1,18 +1,22 @@
 """Owns: the order in which a sandbox is confined. This is the one place that states it.
 Must not know: the zygote's loop, messages to the executor, how a layer does its work.
 Invariants: a step that fails stops everything (LayerError); nothing untrusted runs before the last step;
-    Landlock is
-    the only layer that may be missing, and then the report says so. Source: DESIGN §9.
+    what the report calls enforced was seen to refuse something; Landlock and control groups alone may be
+    missing, and then the report says so. Source: DESIGN §9.
 
     in the zygote, once      own user and mount namespace → the small read-only root
-    in PID 1, per launch     (cloned with mount, pid, net, ipc, uts, cgroup namespaces)
-                             lifeline → loopback, host name → /proc /tmp /dev/pts /dev/shm
-                             ← an armed sandbox would wait here for its request
-                             → overlay or workspace by descriptor, extra paths → old root gone → terminal
-    in the command           unprivileged uid, no further user namespaces → no_new_privs, no capabilities
-    (checked)
-                             → rlimits → Landlock → seccomp → signals, descriptors, folder
-                             → session, controlling terminal → (PID 1 has given up everything too) → exec
+    in PID 1                 (cloned with mount, pid, net, ipc, uts, cgroup namespaces)
+                             control group → lifeline → loopback, way out, host name
+                             → /proc /tmp /dev/pts /dev/shm
+                             → terminal → extra paths, mount point
+                             ← one armed for any workspace, staged or not, waits here
+                             → overlay or workspace by descriptor → old root gone → hidden
+                             → no_new_privs, no capability but to signal (checked), its own filter
+    in the command, meanwhile  unprivileged uid, no further user namespaces → no_new_privs, no capabilities
+                             (checked) → rlimits → signals, umask
+                             → (the workspace is there) Landlock → seccomp
+                             ← one armed for a certain workspace waits here, all locked
+                             → descriptors, folder → session, controlling terminal → exec
 """
 
 # ruff: noqa: S108 (the /tmp named here is the private one of a sandbox)
@@ -25,13 +29,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from . import kernel, landlock, mounts, namespaces, overlay, privileges, pty, rlimits, rootfs
-from . import mountapi as m
+from . import (
+    kernel,
+    landlock,
+    mountapi as m,
+    mounts,
+    namespaces,
+    overlay,
+    privileges,
+    pty,
+    rlimits,
+    rootfs,
+    seccomp,
+)
+from .cgroups import Group, sit_down
 from .kernel import FilterProgram
 from .layers import Layer, LayerError
 from .namespaces import Ids
 from .profile import Profile
-from .protocol import Launch
+from .protocol import EGRESS_PORT
 
 T = TypeVar("T")
 
@@ -53,27 +69,42 @@ class Filters:
     command_instructions: int
 
 
+class Kind(NamedTuple):
+    """What sandboxes have in common that stand in for each other; `place` None: any workspace, staged too."""
+
+    profile: Profile
+    tty: bool
+    egress: bool
+    place: mounts.Place | None
+
+
 @dataclass
 class Making:
-    """One sandbox while it is made: what was asked, what was passed, what the steps leave for each other."""
+    """One sandbox while it is made: of which kind, what was passed, what the steps leave for each other.
 
-    launch: Launch
+    `status` is the socket of PID 1, `request` that of the command's process; `passed` keeps the folders open
+    as long as their places are looked for; `ahead`: nobody waits for it yet.
+    """
+
+    kind: Kind
     ids: Ids
     filters: Filters
     status: socket.socket
-    workspace: int
-    stage: int | None
-    stdio: tuple[int, ...]
+    request: socket.socket
+    passed: tuple[int, ...] = ()
+    workspace: mounts.Place | None = None
+    stage: mounts.Place | None = None
     points: mounts.MountPoints = field(default_factory=mounts.MountPoints)
     terminal: tuple[int, int] | None = None
-    go: int = -1
-    started: int = -1
+    listener: int | None = None
+    ahead: bool = False
     landlock_abi: int = 0
+    group: Group | None = None
 
     @property
     def profile(self) -> Profile:
         """What is asked of this sandbox."""
-        return self.launch.profile
+        return self.kind.profile
 
 
 def perform(steps: Sequence[Step[T]], subject: T) -> None:
@@ -91,11 +122,16 @@ def perform(steps: Sequence[Step[T]], subject: T) -> None:
 # -- in PID 1 of the sandbox -----------------------------------------------------------------------
 
 
+def _enter_group(making: Making) -> None:
+    """First of all, so that everything that will be is counted; the next step closes the seats."""
+    if making.group is not None:
+        sit_down(making.group)
+
+
 def _hold_lifeline(making: Making) -> None:
     """Die with the zygote, and hold nothing of it."""
     kernel.set_parent_death_signal(signal.SIGKILL)
-    kept = {0, 1, 2, making.status.fileno(), making.workspace, *making.stdio}
-    kernel.close_all_but(kept if making.stage is None else {*kept, making.stage})
+    kernel.close_all_but({0, 1, 2, making.status.fileno(), making.request.fileno(), *making.passed})
     # The zygote may have died before the signal was armed; getppid() is 0 in here whether it lives or not.
     try:
         ended = not making.status.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -108,6 +144,8 @@ def _hold_lifeline(making: Making) -> None:
 def _set_up_namespaces(making: Making) -> None:
     namespaces.raise_loopback()
     socket.sethostname(making.profile.hostname)
+    if making.kind.egress:
+        making.listener = namespaces.listen_on_loopback(EGRESS_PORT)
 
 
 def _set_up_root(making: Making) -> None:
@@ -119,29 +157,33 @@ def _set_up_root(making: Making) -> None:
         file.write("500")
 
 
+def _make_terminal(making: Making) -> None:
+    if making.kind.tty:
+        making.terminal = pty.create(_ROWS, _COLS, making.ids.payload_id)
+
+
+def _make_place(making: Making) -> None:
+    mounts.show_extra(making.profile, making.points)
+    making.points.folder(making.profile.workspace)
+
+
 def _attach_workspace(making: Making) -> None:
     profile = making.profile
-    mounts.show_extra(profile, making.points)
-    place = making.points.folder(profile.workspace)
+    if making.workspace is None:
+        raise LayerError(Layer.WORKSPACE, errno.EBADF, "no workspace was passed")
     with m.opened(mounts.locate(making.workspace, "workspace")) as workspace:
         if making.stage is None:
-            mounts.attach_bind(workspace, place, read_only=profile.workspace_read_only)
+            mounts.attach_bind(workspace, profile.workspace, read_only=profile.workspace_read_only)
             return
         with m.opened(mounts.locate(making.stage, "stage")) as stage:
-            overlay.attach(workspace, stage, place, making.ids.payload_id)
+            overlay.attach(workspace, stage, profile.workspace, making.ids.payload_id)
 
 
 def _leave_old_root(making: Making) -> None:
     m.unmount(rootfs.OLD_ROOT)
     making.points.close()
-    for fd in (making.workspace, *(() if making.stage is None else (making.stage,))):
+    for fd in making.passed:
         os.close(fd)
-
-
-def _make_terminal(making: Making) -> None:
-    if making.launch.tty:
-        owner = making.ids.payload_id
-        making.terminal = pty.create(making.launch.rows, making.launch.cols, owner)
 
 
 def _hide(_: Making) -> None:
@@ -163,6 +205,7 @@ def _drop_privileges(_: Making) -> None:
 
 def _apply_limits(making: Making) -> None:
     rlimits.apply(making.profile.limits)
+    rlimits.prove(making.profile.limits)
 
 
 def _restrict_files(making: Making) -> None:
@@ -179,54 +222,56 @@ def _restrict_files(making: Making) -> None:
         ("/dev/full", landlock.DEVICE),
         ("/dev/tty", landlock.DEVICE),
     ))  # fmt: skip
+    if making.landlock_abi:
+        landlock.prove()
 
 
 def _filter_calls(making: Making) -> None:
     making.filters.command.load()
+    seccomp.prove()
 
 
-def _rebuild_environment(making: Making) -> None:
-    """Descriptors 0, 1, 2 and ours (which close on exec), default signals, no mask, the working folder."""
-    stdio = making.stdio if making.terminal is None else (making.terminal[1],) * 3
-    for target, fd in enumerate(stdio):
-        os.dup2(fd, target)
-    kernel.close_all_but({0, 1, 2, making.status.fileno(), making.go, making.started})
+def _settle(_: Making) -> None:
+    """Default signals, no mask, the usual umask."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
-    os.chdir(os.path.join(making.profile.workspace, making.launch.cwd))
-
-
-def _lead_session(making: Making) -> None:
-    os.setsid()
-    if making.terminal is not None:
-        pty.make_controlling(0)
 
 
 # -- the order -------------------------------------------------------------------------------------
+
+_ROWS: Final = 24
+_COLS: Final = 80
 
 IN_ZYGOTE: Final[tuple[Step[Ids], ...]] = (
     Step(Layer.NAMESPACES, namespaces.enter_own),
     Step(Layer.ROOT, lambda _: rootfs.make_template()),
 )
 
-IN_INIT: Final[tuple[Step[Making], ...]] = (
+AHEAD_IN_INIT: Final[tuple[Step[Making], ...]] = (
+    Step(Layer.CGROUP, _enter_group),
     Step(Layer.LIFELINE, _hold_lifeline),
     Step(Layer.NAMESPACES, _set_up_namespaces),
     Step(Layer.ROOT, _set_up_root),
+    Step(Layer.TERMINAL, _make_terminal),
+    Step(Layer.WORKSPACE, _make_place),
+)
+
+ATTACHING: Final[tuple[Step[Making], ...]] = (
     Step(Layer.WORKSPACE, _attach_workspace),
     Step(Layer.OLD_ROOT, _leave_old_root),
-    Step(Layer.TERMINAL, _make_terminal),
     Step(Layer.PRIVILEGES, _hide),
 )
 
-IN_COMMAND: Final[tuple[Step[Making], ...]] = (
+AHEAD_IN_COMMAND: Final[tuple[Step[Making], ...]] = (
     Step(Layer.IDENTITY, _become_command),
     Step(Layer.PRIVILEGES, _drop_privileges),
     Step(Layer.LIMITS, _apply_limits),
+    Step(Layer.ENVIRONMENT, _settle),
+)
+
+LOCKING: Final[tuple[Step[Making], ...]] = (
     Step(Layer.LANDLOCK, _restrict_files),
     Step(Layer.SECCOMP, _filter_calls),
-    Step(Layer.ENVIRONMENT, _rebuild_environment),
-    Step(Layer.TERMINAL, _lead_session),
 )

@@ -10,8 +10,7 @@ Invariants: never mounted before the call (after a merge a mounted overlay would
 import errno
 import os
 
-from . import kernel
-from . import mountapi as m
+from . import kernel, mountapi as m
 from .layers import Layer, LayerError
 
 

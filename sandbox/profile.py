@@ -14,7 +14,9 @@ from ..proto.confinement import LEAST_TMP_BYTES, OWN_FOLDERS, SYSTEM_FOLDERS, pa
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Resource limits of one process (of the whole sandbox for `processes`); soft and hard alike."""
+    """Resource limits of one process, soft and hard alike; `processes` counts those of the whole sandbox, and
+    `total_memory_bytes` bounds all of them together (a control group holds it; without one nothing does).
+    """
 
     cpu_s: int = 600
     file_bytes: int = 1 << 30
@@ -23,6 +25,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address_space_bytes: int = 8 << 30
     locked_bytes: int = 64 << 10
     queued_signals: int = 1024
+    total_memory_bytes: int = 8 << 30
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -38,7 +41,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_only: tuple[str, ...] = ()
     limits: Limits = Limits()
     tty: bool = True
-    network: Literal["none"] = "none"
+    network: Literal["none", "courier"] = "none"
     tmp_bytes: int = 256 << 20
     shm_bytes: int = 64 << 20
     tmp_inodes: int = 65536

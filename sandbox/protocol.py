@@ -8,7 +8,7 @@ Source: DESIGN §9; unix(7) for packets and passed descriptors; execve(2) for th
 import array
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,6 +22,8 @@ MAX_ARGUMENT_BYTES: Final = 192 * 1024
 #: One string: MAX_ARG_STRLEN of linux/binfmts.h.
 MAX_STRING_BYTES: Final = 128 * 1024 - 1
 MAX_FDS: Final = 8
+EGRESS_PORT: Final = 3128
+"""Where a command with egress finds the courier, on its own loopback."""
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch", forbid_unknown_fields=True):
@@ -37,6 +39,7 @@ class Launch(msgspec.Struct, frozen=True, tag="launch", forbid_unknown_fields=Tr
     cols: int = 80
     builtin: str | None = None
     staged: bool = False
+    egress: bool = False
 
     def fd_count(self) -> int:
         """How many descriptors must come with it."""
@@ -61,12 +64,21 @@ class Thaw(msgspec.Struct, frozen=True, tag="thaw", forbid_unknown_fields=True):
     id: int
 
 
+class Look(msgspec.Struct, frozen=True, tag="look", forbid_unknown_fields=True):
+    """Does what runs on this sandbox's terminal wait for input? Looked follows, unless it ends before."""
+
+    id: int
+
+
 class Launched(msgspec.Struct, frozen=True, tag="launched", forbid_unknown_fields=True):
-    """The command runs. Descriptors: pidfd of the sandbox's first process, [terminal]."""
+    """The command runs. Descriptors: pidfd of the sandbox's first process, [terminal], [listener: with
+    egress, a TCP socket that listens inside, on EGRESS_PORT of its loopback]. `armed`: it was made ahead.
+    """
 
     id: int
     pid: int
     report: Report
+    armed: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", forbid_unknown_fields=True):
@@ -84,6 +96,7 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", forbid_unknown_fields=Tr
 
     Exactly one of `exit_code` and `signal` is set. `cpu_s` counts the whole tree, set-up included (some
     milliseconds); `max_rss_bytes` is that of its largest process and has the set-up's size as its floor.
+    `oom_kills` counts processes that the kernel killed because all together passed `total_memory_bytes`.
     """
 
     id: int
@@ -91,12 +104,22 @@ class Exited(msgspec.Struct, frozen=True, tag="exited", forbid_unknown_fields=Tr
     signal: int | None
     cpu_s: float
     max_rss_bytes: int
+    oom_kills: int = 0
 
 
 class Frozen(msgspec.Struct, frozen=True, tag="frozen", forbid_unknown_fields=True):
     """Every process of the sandbox stands still, or none has begun and none will before Thaw."""
 
     id: int
+
+
+class Looked(msgspec.Struct, frozen=True, tag="looked", forbid_unknown_fields=True):
+    """What the terminal's foreground is at: ``waiting`` for input for certain, ``maybe``, or ``busy``;
+    ``unseen`` where the kernel does not let the zygote look.
+    """
+
+    id: int
+    state: Literal["waiting", "maybe", "busy", "unseen"]
 
 
 class Greet(msgspec.Struct, frozen=True, tag="greet", forbid_unknown_fields=True):
@@ -109,8 +132,8 @@ class Greeted(msgspec.Struct, frozen=True, tag="greeted", forbid_unknown_fields=
     id: int = 0
 
 
-ToZygote = Launch | Kill | Freeze | Thaw | Greet
-ToOwner = Launched | Refused | Exited | Frozen | Greeted
+ToZygote = Launch | Kill | Freeze | Thaw | Look | Greet
+ToOwner = Launched | Refused | Exited | Frozen | Looked | Greeted
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote)

@@ -30,6 +30,6 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     landlock_abi: int
     seccomp_sha256: str
     seccomp_instructions: int
-    network: Literal["none"]
-    cgroup: Literal["none"]
+    network: Literal["none", "courier"]
+    cgroup: Literal["none", "v1", "v2"]
     degraded: tuple[str, ...]

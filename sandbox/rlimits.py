@@ -5,6 +5,7 @@ Source: setrlimit(2); since Linux 5.14 RLIMIT_NPROC is counted per user namespac
     count.
 """
 
+import errno
 import resource
 from typing import Final
 
@@ -28,6 +29,13 @@ def apply(limits: Limits) -> None:
     for name, kind in _FIELDS.items():
         value = getattr(limits, name)
         resource.setrlimit(kind, (value, value))
+
+
+def prove(limits: Limits) -> None:
+    """Ask the kernel whether it keeps them. Raises OSError."""
+    kept = achieved()
+    if wrong := [name for name in _FIELDS if kept[name] != getattr(limits, name)]:
+        raise OSError(errno.ENOTSUP, f"setrlimit: not kept: {', '.join(wrong)}")
 
 
 def achieved() -> dict[str, int]:

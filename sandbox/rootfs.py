@@ -35,12 +35,13 @@ _DEVICE_LINKS: Final = {
 _ETC_FOLDERS: Final = (
     "alternatives", "ld.so.conf.d", "ssl/certs", "pki", "ca-certificates", "fonts", "terminfo", "perl",
     "python3", "python3.11", "python3.12", "python3.13", "java-17-openjdk", "java-21-openjdk",
-    "crypto-policies", "gss",
+    "crypto-policies", "gss", "vim", "groff", "ImageMagick-6", "ImageMagick-7",
 )  # fmt: skip
 _ETC_FILES: Final = (
     "ld.so.cache", "ld.so.conf", "ssl/openssl.cnf", "localtime", "timezone", "protocols", "services",
     "mime.types", "os-release", "debian_version", "redhat-release", "alpine-release", "inputrc", "magic",
     "locale.alias", "locale.conf", "host.conf", "gai.conf", "ca-certificates.conf", "rpc", "shells",
+    "manpath.config",
 )  # fmt: skip
 _ETC_FILE_LIMIT_BYTES: Final = 1 << 20
 _ETC_WRITTEN: Final = {
@@ -67,6 +68,7 @@ def make_template() -> None:
     _show_system()
     _curate_etc()
     _make_devices()
+    os.symlink("/tmp", f"{_STAND}/var/tmp")
     os.chdir(_STAND)
     m.pivot_root(".", "oldroot")
     os.chdir("/")

@@ -17,7 +17,7 @@ import msgspec
 import pyseccomp
 
 from ..proto.errors import HomeostatError
-from .kernel import FilterProgram
+from .kernel import FilterProgram, KernelError, invoke
 
 POLICIES: Final = Path(__file__).parent / "policies"
 
@@ -39,19 +39,23 @@ class SeccompPolicyError(HomeostatError):
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A test of one argument: equal in 64 bits, equal under a mask, or (low 32 bits) none of some values."""
+    """A test of one argument: equal in 64 bits, equal under a mask, or (low 32 bits) one or none of some values."""
 
     arg: int
     equals: int | None = None
     mask: int | None = None
+    one_of: tuple[int, ...] | None = None
     not_in: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if (self.equals is None) == (self.not_in is None) or (self.mask is not None and self.equals is None):
-            raise ValueError("a condition has either equals (and perhaps mask) or not_in")
+        tests = [test for test in (self.equals, self.one_of, self.not_in) if test is not None]
+        if len(tests) != 1 or (self.mask is not None and self.equals is None):
+            raise ValueError("a condition has one of equals (and perhaps mask), one_of, not_in")
 
     def alternatives(self) -> list[pyseccomp.Arg]:
         """Comparisons of which exactly one holds when the condition does."""
+        if self.one_of is not None:
+            return [pyseccomp.Arg(self.arg, pyseccomp.MASKED_EQ, _LOW, value) for value in self.one_of]
         if self.not_in is not None:
             return [
                 pyseccomp.Arg(self.arg, pyseccomp.MASKED_EQ, mask, value)
@@ -193,6 +197,20 @@ def digest(program: bytes) -> str:
 def instruction_count(program: bytes) -> int:
     """How many BPF instructions a program has (the kernel takes 4,096)."""
     return len(program) // 8
+
+
+def prove() -> None:
+    """See that a filter answers for the kernel: the two calls that every policy here refuses with ENOSYS.
+
+    Without a filter they fail otherwise (EINVAL, EFAULT, EPERM). Raises KernelError.
+    """
+    for call in ("clone3", "io_uring_setup"):
+        try:
+            invoke(call, None, 0)
+        except KernelError as error:
+            if error.errno == errno.ENOSYS:
+                continue
+        raise KernelError("seccomp", errno.ENOTSUP, f"it took the filter and lets {call} pass")
 
 
 def load(program: bytes) -> None:

@@ -75,6 +75,10 @@ class Tree:
                 _signal(seen.pid, signal.SIGCONT)
         self.frozen = self.still = False
 
+    def pids(self) -> set[int]:
+        """Every process but the first, dead ones that nobody has reaped among them."""
+        return {int(name) for name in os.listdir(self._proc) if name.isdigit()} - {1}
+
     def _look(self) -> list[_Seen]:
         names = [name for name in os.listdir(self._proc) if name.isdigit() and name != "1"]
         return [seen for name in names if (seen := self._see(name)) is not None]

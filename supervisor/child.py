@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..proto import codec
-from ..proto import messages as m
+from ..proto import codec, messages as m
 from ..proto.errors import ProtocolError
 from . import liveness, trace
 from .lifecycle import State

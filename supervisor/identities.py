@@ -17,6 +17,7 @@ from ..proto.ids import Role
 OFFSETS: dict[Role, int] = {
     "gate": 1, "brain": 2, "executor": 3, "memory": 4, "courier": 5, "database": 6,
 }  # fmt: skip
+SETUP_OFFSET = 10
 COMMAND_OFFSET = 11
 
 
@@ -36,6 +37,11 @@ class Identities:
         if self.base is None or role not in OFFSETS:
             return None
         return self.base + OFFSETS[role]
+
+    @property
+    def setup_uid(self) -> int | None:
+        """The uid that a zygote sets sandboxes up as; None: our own."""
+        return None if self.base is None else self.base + SETUP_OFFSET
 
     @property
     def workers_gid(self) -> int | None:

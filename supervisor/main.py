@@ -22,13 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-import msgspec
 import prctl
 
 from .. import __version__
 from ..proto import config as settings
-from ..proto.errors import HomeostatError, ProtectionError
-from . import control, daemon, listeners, metrics, trace
+from ..proto.errors import HomeostatError
+from . import control, daemon, listeners, metrics, protections, trace
 from .child import Child
 from .ending import Ending, home_error
 from .epochs import Epochs
@@ -66,7 +65,7 @@ def run(
     try:
         home = _absolute(home)
         listeners.check_paths(home)
-        _check_kernel()
+        protections.check_kernel(config)
         with contextlib.ExitStack() as stack:
             try:
                 supervisor = _Supervisor(
@@ -86,32 +85,6 @@ def run(
     if ending.text:
         print(f"homeostat: {ending.text}", file=sys.stderr, flush=True)
     return ending.exit_code
-
-
-def _check_kernel() -> None:
-    """Refuse a kernel without the one thing that all confinement rests on. Raises ProtectionError.
-
-    Workers would find it out too, but in any order and after the home was made. Tried in a fork, whose
-    modules (2 MB) this process then need not keep; a trial that breaks leaves it to the workers.
-    """
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            from ..sandbox.probe import user_namespaces  # noqa: PLC0415  see above
-
-            found = user_namespaces()
-            if not found.available:
-                os.write(write, msgspec.json.encode((found.detail, found.remedy)))
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read, "rb") as pipe:
-        told = pipe.read()
-    os.waitpid(child, 0)
-    if told:
-        detail, remedy = msgspec.json.decode(told, type=tuple[str, str])
-        raise ProtectionError(f"this kernel gives no user namespaces: {detail}", remedy=remedy)
 
 
 def _absolute(home: Path) -> Path:
@@ -193,6 +166,9 @@ class _Supervisor:
         scrapes = listeners.listen_tcp(config.metrics.listen, "metrics.listen")
         stack.callback(scrapes.close)
         self._metrics_url = f"http://{listeners.address_of(scrapes)}/metrics"
+        protections.check_home(home, config)
+        self._group = protections.control_group(home, config, identities, self._log)
+        stack.callback(self._group.close)
         prctl.set_child_subreaper(True)
         stack.callback(prctl.set_child_subreaper, False)
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -226,7 +202,14 @@ class _Supervisor:
         self._epochs.reserve([str(spec.id) for group in kin for spec in group.members])
         secrets = Secrets.taken(self._config)
         launcher = self._launcher = Launcher(
-            self._home, data, identities, self._epochs, self._listeners, secrets, self._hangs.kick
+            self._home,
+            data,
+            identities,
+            self._epochs,
+            self._listeners,
+            secrets,
+            self._hangs.kick,
+            self._group,
         )
         return Tree(
             kin,

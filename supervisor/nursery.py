@@ -15,8 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..proto import codec
-from ..proto import messages as m
+from ..proto import codec, messages as m
 from .log import open_log
 from .process import Process
 

@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ..proto import codec
-from ..proto import messages as m
+from ..proto import codec, messages as m
 from ..proto.errors import ProtocolError
 from ..proto.ids import Role
 from .identities import Identities

@@ -17,6 +17,7 @@ from pathlib import Path
 import prctl
 
 from ..proto.config import Config
+from ..proto.databases import files_of, sqlite_file
 from ..proto.errors import ProtectionError
 from ..proto.ids import Role
 from ..sandbox import kernel, landlock, seccomp
@@ -28,8 +29,12 @@ POLICIES = {
     "executor": "worker_local.toml",
     "memory": "worker_local.toml",
     "brain": "worker_brain.toml",
+    "courier": "worker_courier.toml",
+    "database": "worker_database.toml",
 }
 """The seccomp policy of each role."""
+REACHES_OUT = frozenset({"brain", "courier", "database"})
+"""Roles that may connect over TCP; to whom is not the kernel's to say (docs/SECURITY.md)."""
 _HIDDEN_FROM_EXECUTOR = ("journal", "keys", "memory")
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
 _MS_RDONLY, _MS_REC, _MS_PRIVATE = 1, 16384, 1 << 18
@@ -60,7 +65,7 @@ def apply(role: Role, home: Path, config: Config) -> str:
         ):  # It has its four of its own namespace left, and nothing else: identity.py.
             _drop_capabilities()
         version = landlock.restrict(
-            rules(role, home, config), connect_ports=None if role == "brain" else [], bind_ports=[]
+            rules(role, home, config), connect_ports=None if role in REACHES_OUT else [], bind_ports=[]
         )
         seccomp.load(program(role))
         kernel.set_dumpable(False)
@@ -99,11 +104,49 @@ def rules(role: Role, home: Path, config: Config) -> list[tuple[int | str, Right
             found += [(path, READ) for path in ("/etc", names, *folders) if os.path.exists(path)]
         case "memory":
             found += [(str(home / "memory"), ALL)]
+        case "courier":
+            found += [(path, Rights.READ_FILE) for path in _of_courier(config) if os.path.exists(path)]
+        case "database":
+            found += [(path, rights) for path, rights in _of_database(config) if os.path.exists(path)]
         case _:
             # Workspaces may lie anywhere that the user may write; journal, keys and memory are hidden by
             # mounts (as an ordinary user) or belong to other users (as root).
             found = [("/", ALL & ~Rights.EXECUTE & ~Rights.MAKE_CHAR & ~Rights.MAKE_BLOCK)]
     return found
+
+
+def _of_courier(config: Config) -> list[str]:
+    """To resolve names, to trust certificates, to read credentials: to read, and no folder to look into.
+
+    Folders, not files: a rule names the inode, and a file that is written anew (by DHCP, by an update of the
+    certificates, by a rotation of keys) is another one.
+    """
+    files = [one.value_file for one in config.credential if one.value_file]
+    certificates = [
+        path for path in (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")) if path
+    ]
+    rotated = [*files, os.path.realpath("/etc/resolv.conf")]
+    folders = [path if Path(path).parent == Path("/") else str(Path(path).parent) for path in rotated]
+    return ["/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", *certificates, *folders]
+
+
+def _of_database(config: Config) -> list[tuple[str, Rights]]:
+    """The folders of SQLite files, to write where a connection may (a journal lies beside its file); and what
+    reaching a server takes, to read.
+    """
+    keep = Rights.WRITE_FILE | Rights.MAKE_REG | Rights.REMOVE_FILE | Rights.TRUNCATE
+    found = [(path, READ) for path in ("/etc", os.path.realpath("/etc/resolv.conf"))]
+    for one in config.connection:
+        if (file := sqlite_file(one.url)) is not None:
+            found.append((_folder(file), READ | keep if one.write else READ))
+        found += [(_folder(path), READ) for path in (one.password_file, *files_of(one.url)) if path]
+    return found
+
+
+def _folder(path: str) -> str:
+    """The folder of a file, which may be written anew; in the root the file: the root is everything."""
+    folder = str(Path(path).parent)
+    return path if folder == "/" else folder
 
 
 def _interpreter() -> list[str]:

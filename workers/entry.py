@@ -27,6 +27,7 @@ from ..proto.errors import ConfigError, ProtectionError
 from ..proto.messages import Park, WorkerStart
 from ..sandbox import zygote
 from ..sandbox.namespaces import Ids
+from ..sandbox.placement import Placement
 from . import confine, tracing
 from .executor.tools.files import BUILTINS
 from .identity import COMMAND_OFFSET, SETUP_OFFSET
@@ -134,4 +135,6 @@ def _unprotected(error: ProtectionError, _start: WorkerStart, fds: dict[str, int
 def _zygote(fds: dict[str, int], config: Config) -> NoReturn:
     base = config.users.base
     ids = Ids(base + SETUP_OFFSET, base + COMMAND_OFFSET) if os.geteuid() == 0 else Ids(os.geteuid())
-    zygote.main(fds["control"], fds["owner"], ids, BUILTINS)
+    lent = {name: fd for name, fd in fds.items() if name.startswith("cgroup")}
+    placement = Placement(lent, config.sandbox.may_be_missing)
+    zygote.main(fds["control"], fds["owner"], ids, BUILTINS, placement, armed=config.sandbox.armed)

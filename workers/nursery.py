@@ -25,8 +25,7 @@ from typing import Any, NoReturn
 
 import prctl
 
-from ..proto import codec, config
-from ..proto import messages as m
+from ..proto import codec, config, messages as m
 from . import slack
 from .identity import COMMAND_OFFSET, EXECUTOR_OFFSET, write_maps
 from .parking import IDENTIFIED, MAPPED, Arm, House, parked

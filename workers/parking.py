@@ -27,8 +27,7 @@ from typing import NoReturn
 import msgspec
 import prctl
 
-from ..proto import codec, config
-from ..proto import messages as m
+from ..proto import codec, config, messages as m
 from .identity import COMMAND_OFFSET, become, become_executor
 
 IDENTIFIED, MAPPED = b"identified", b"mapped"

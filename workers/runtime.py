@@ -22,8 +22,7 @@ from typing import Any, NoReturn, Protocol
 
 import zmq
 
-from ..proto import codec, link
-from ..proto import messages as m
+from ..proto import codec, link, messages as m
 from ..proto.config import Config
 from ..proto.errors import HomeostatError, ProtocolError
 from ..proto.ids import Role, identity

@@ -23,8 +23,6 @@ from ...proto.errors import HomeError, HomeostatError
 from .. import daemon, listeners, secrets
 from ..identities import Identities
 
-_LONGEST_SOCKET = "control.sock"
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -61,7 +59,7 @@ def _path(home: Path) -> Finding:
         listeners.check_paths(home)
     except HomeError as error:
         return _failed("path length", error)
-    length = len(os.fsencode(home / "run" / _LONGEST_SOCKET))
+    length = len(os.fsencode(home / "run" / listeners.LONGEST_NAME))
     return Finding("path length", "ok", f"{length} of {SUN_PATH_BYTES} bytes")
 
 
@@ -183,4 +181,11 @@ def _keys(config: Config) -> Iterator[Finding]:
             "warn",
             f"agent {agent!r}: {reason}",
             "Its tasks will fail: set the variable for the supervisor, or make the file readable to it.",
+        )
+    for name, reason in secrets.secret_troubles(config):
+        yield Finding(
+            "secret",
+            "warn",
+            f"{name}: {reason}",
+            "What needs it will fail: set the variable for the supervisor, or make the file readable.",
         )

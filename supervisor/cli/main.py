@@ -32,6 +32,9 @@ COMMANDS = {
     "watch": "watch",
     "tasks": "tasks",
     "show": "tasks",
+    "attach": "attach",
+    "diff": "diff",
+    "rewind": "rewind",
     "cancel": "tasks",
     "resolve": "tasks",
     "freeze": "freeze",
@@ -40,6 +43,7 @@ COMMANDS = {
     "letters": "letters",
     "crashes": "crashes",
     "doctor": "doctor",
+    "selftest": "selftest",
 }
 
 

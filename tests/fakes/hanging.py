@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from homeostat.proto import codec
-from homeostat.proto import messages as m
+from homeostat.proto import codec, messages as m
 from homeostat.workers.phase import Phase, PhaseWord
 
 STEP_S = 0.05

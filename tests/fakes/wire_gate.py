@@ -176,6 +176,9 @@ class WireGate:
                 )
             case wire.Get() | wire.Cancel() | wire.Resolve():
                 return self._of_task(request)
+            case wire.Attach() | wire.Diff() | wire.Rewind():
+                words = f"{type(request).__name__}: this gate was told no answer"
+                return wire.Refused(rid=request.rid, code="not_now", message=words)
 
     def _freeze(self, request: wire.Freeze) -> wire.Frozen:
         created = (request.scope, request.name) not in self.frozen

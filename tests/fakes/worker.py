@@ -30,8 +30,7 @@ from typing import Any, NoReturn
 
 import prctl
 
-from homeostat.proto import codec
-from homeostat.proto import messages as m
+from homeostat.proto import codec, messages as m
 from homeostat.proto.config import Config
 from homeostat.proto.errors import COMPANION_HANGS_EXIT
 from homeostat.sandbox import kernel

@@ -6,8 +6,7 @@ import socket
 import subprocess
 import sys
 
-from homeostat.proto import codec
-from homeostat.proto import messages as m
+from homeostat.proto import codec, messages as m
 
 _PROGRAM = """
 import os, sys

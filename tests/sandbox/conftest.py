@@ -7,7 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sandbox.stand import Stand, user_can_import
+from homeostat.sandbox.namespaces import Ids
+from homeostat.sandbox.selftest.prover import Prover
+from homeostat.sandbox.selftest.zygotes import Interpreter
+from tests.sandbox.stand import (
+    COMMAND_UID,
+    IMPORTS,
+    ORDINARY_UID,
+    SETUP_UID,
+    USER_PYTHON,
+    Stand,
+    user_can_import,
+)
 
 MODES = ["root", "user"] if os.geteuid() == 0 else ["user"]
 
@@ -38,3 +49,14 @@ def mortal(request: pytest.FixtureRequest) -> Iterator[Stand]:
     """A zygote of the test's own, to be killed or handed over."""
     with Stand(as_user=_as_user(request)) as stand:
         yield stand
+
+
+@pytest.fixture(scope="session", params=MODES)
+def prover(request: pytest.FixtureRequest) -> Iterator[Prover]:
+    """The selftest's own zygote, root's or an ordinary user's."""
+    ids, interpreter = Ids(os.geteuid() or SETUP_UID, None if os.geteuid() else COMMAND_UID), None
+    if _as_user(request) and os.geteuid() == 0:
+        ids = Ids(ORDINARY_UID)
+        interpreter = Interpreter((USER_PYTHON, "-P"), tuple(IMPORTS.split(os.pathsep)), ORDINARY_UID)
+    with Prover(ids, interpreter) as made:
+        yield made

@@ -4,6 +4,7 @@ Invariants: everything it starts it ends; its files lie in a folder of its own t
 Source: DESIGN §9.
 """
 
+import contextlib
 import os
 import select
 import shutil
@@ -20,8 +21,9 @@ from typing import Self
 import msgspec
 
 from homeostat.proto import codec, messages
-from homeostat.sandbox import protocol
+from homeostat.sandbox import layers, protocol
 from homeostat.sandbox.client import ZygoteClient
+from homeostat.sandbox.delegation import HomeGroup
 from homeostat.sandbox.namespaces import Ids
 from homeostat.sandbox.profile import Profile
 from homeostat.sandbox.protocol import Exited, Launch, Launched, Refused
@@ -75,9 +77,11 @@ class Stand:
         self.base.chmod(0o755)
         self.workspace = self.folder("workspace")
         self._count = 0
+        self.groups = HomeGroup(self.base, self.ids.setup_uid if os.geteuid() == 0 else None)
         try:
             self._start()
         except BaseException:
+            self.groups.close()
             shutil.rmtree(self.base)
             raise
 
@@ -86,14 +90,20 @@ class Stand:
     def _start(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         owner, owner_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, owner_theirs:
+        lent = self.groups.lend(0)
+        with theirs, owner_theirs, contextlib.ExitStack() as stack:
+            for fd in lent.values():
+                stack.callback(os.close, fd)
             fds = (theirs.fileno(), owner_theirs.fileno())
             ids = (self.ids.setup_uid, self.ids.command_uid or 0)
             host = Path(__file__).with_name("zygote_host.py")
             uid = None if self.privileged or os.geteuid() != 0 else self.ids.setup_uid
             self.process = subprocess.Popen(
-                [sys.executable if uid is None else USER_PYTHON, host, *map(str, (*fds, *ids))],
-                pass_fds=fds, stdin=subprocess.DEVNULL, user=uid, group=uid,
+                [
+                    sys.executable if uid is None else USER_PYTHON, host, *map(str, (*fds, *ids)),
+                    ",".join(layers.DEGRADABLE), *(f"{name}={fd}" for name, fd in lent.items()),
+                ],
+                pass_fds=(*fds, *lent.values()), stdin=subprocess.DEVNULL, user=uid, group=uid,
                 extra_groups=None if uid is None else [],
                 env={**os.environ, "PYTHONPATH": IMPORTS, "PYTHONDONTWRITEBYTECODE": "1"},
             )  # fmt: skip
@@ -119,6 +129,7 @@ class Stand:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+            self.groups.close()
             _make_removable(self.base)
             shutil.rmtree(self.base)
 

@@ -10,6 +10,7 @@ import time
 
 from homeostat.sandbox import zygote
 from homeostat.sandbox.namespaces import Ids
+from homeostat.sandbox.placement import Placement
 
 
 def say(argv: list[bytes]) -> int:
@@ -41,8 +42,10 @@ BUILTINS = {"say": say, "attack": attack, "crash": crash, "sleep": sleep}
 
 
 if __name__ == "__main__":
-    control_fd, owner_fd, setup_uid, command_uid = map(int, sys.argv[1:])
+    control_fd, owner_fd, setup_uid, command_uid = map(int, sys.argv[1:5])
+    groups = {name: int(fd) for name, _, fd in (word.partition("=") for word in sys.argv[6:])}
+    placement = Placement(groups, sys.argv[5].split(","))
     os.environ.update(
         LD_PRELOAD="/nonexistent.so", BASH_ENV="/nonexistent", GIT_DIR="/nonexistent", API_KEY="secret"
     )
-    zygote.main(control_fd, owner_fd, Ids(setup_uid, command_uid or None), BUILTINS)
+    zygote.main(control_fd, owner_fd, Ids(setup_uid, command_uid or None), BUILTINS, placement)

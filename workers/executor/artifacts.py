@@ -75,16 +75,17 @@ class ArtifactWriter:
         self.kept_bytes = 0
         self.trouble = ""
 
-    def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+    def write(self, data: memoryview | bytes) -> None:
+        """Take the next bytes; a view is not kept."""
         self.seen_bytes += len(data)
         room = 0 if self.trouble else self._limit_bytes - self.kept_bytes
-        if (data := data[: max(0, room)]) == b"":
+        data = data[: max(0, room)]
+        if not len(data):
             return
         self.kept_bytes += len(data)
         self._hash.update(data)
         if self._fd < 0:
-            self._short.append(data)
+            self._short.append(bytes(data))
             if self.kept_bytes <= SHORT_BYTES:
                 return
         with self._giving_up():
@@ -99,8 +100,8 @@ class ArtifactWriter:
         self._short.clear()
         return data
 
-    def _append(self, data: bytes) -> None:
-        while data:
+    def _append(self, data: memoryview | bytes) -> None:
+        while len(data):
             data = data[os.write(self._fd, data) :]
 
     @contextmanager

@@ -28,7 +28,8 @@ RESOLVE = (
     | filecalls.RESOLVE_NO_XDEV
     | filecalls.RESOLVE_NO_MAGICLINKS
 )
-_CACHED_FOLDERS = 64
+_CACHED_FOLDERS = 128
+"""Of each tree, for as long as a merge takes: what passes over many folders opens them anew each time."""
 _TYPES: dict[int, EntryType] = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "dir",

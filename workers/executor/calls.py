@@ -6,6 +6,8 @@ Invariant: events and effects are frozen; a call is changed by core.py alone.
 Source: DESIGN §4, §9; STYLE "Layout".
 """
 
+# ruff: noqa: PLC0414  (given on: core and shell find all that they exchange in one place)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,6 +18,19 @@ from ...proto import messages as m
 from ...proto.ids import CallStatus, Key, TaskId
 from ...proto.records import DiffSummary
 from .entries import Entry, State
+from .terminals.words import (
+    CloseTerminal as CloseTerminal,
+    DropTerminal as DropTerminal,
+    HoldTerminal as HoldTerminal,
+    LendTerminal as LendTerminal,
+    OfTerminal as OfTerminal,
+    Rested as Rested,
+    Taken as Taken,
+    Terminal as Terminal,
+    TerminalClosed as TerminalClosed,
+    TerminalEnded as TerminalEnded,
+    UseTerminal as UseTerminal,
+)
 
 
 class Phase(Enum):
@@ -47,6 +62,11 @@ class Output:
     note: str = ""
 
 
+def works_on_stage(execute: m.Execute) -> bool:
+    """Whether its changes to files are made on a stage."""
+    return execute.stage or execute.klass == "staged"
+
+
 @dataclass
 class Call:
     """One call on its way."""
@@ -58,6 +78,10 @@ class Call:
     launched_at: float | None = None
     ending: CallStatus | None = None
     """Set when it was told to end: what it does from here on doesn't count."""
+    why: str = ""
+    """Why it was told to end, where ``ending`` doesn't say it."""
+    stuck: Literal["", "complete", "put_aside"] = ""
+    """Its merge stopped midway in an earlier life or turn: what is to be done about it."""
     protection: str = ""
     outcome: m.Ended | None = None
     diff: DiffSummary | None = None
@@ -70,6 +94,10 @@ class Call:
     """Frozen: what was left of its deadline."""
     still: bool = False
     """Frozen: its sandbox has said that it stands still."""
+    silent_s: float = 0.0
+    """It was ended since it had printed nothing for so long."""
+    terminal: Terminal | None = None
+    """What it wants of a live terminal; None for every other tool."""
 
     @property
     def so_far(self) -> m.Ended:
@@ -84,19 +112,29 @@ class Call:
         return self.execute.key
 
     @property
+    def act(self) -> str:
+        """What it wants of a live terminal; empty for every other tool."""
+        return self.terminal.act if self.terminal else ""
+
+    @property
     def writes(self) -> bool:
-        """Whether it needs the workspace for itself."""
+        """Whether it leaves anything behind: what it does must be on the ledger before."""
         return self.execute.klass != "read"
 
     @property
+    def alone(self) -> bool:
+        """Whether it needs the workspace for itself; at a terminal only when what it did is to be merged."""
+        return self.writes and (self.terminal is None or (self.act == "close" and self.terminal.keep))
+
+    @property
     def staged(self) -> bool:
-        """Whether it works on a stage."""
-        return self.execute.klass == "staged"
+        """Whether it ends with a decision on what is on its stage."""
+        return works_on_stage(self.execute) and self.act in {"", "close"}
 
     @property
     def occupies(self) -> bool:
-        """Whether it has a sandbox."""
-        return self.phase in {Phase.LAUNCHING, Phase.RUNNING, Phase.CLOSING}
+        """Whether it has a sandbox for itself."""
+        return self.terminal is None and self.phase in {Phase.LAUNCHING, Phase.RUNNING, Phase.CLOSING}
 
 
 # -- events ------------------------------------------------------------------------------------------
@@ -111,6 +149,7 @@ class Asked:
     blind: bool = False
     place: str = ""
     """Which folder the workspace is; empty where it can't be opened."""
+    terminal: Terminal | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +169,14 @@ class NotLaunched:
 
 
 @dataclass(frozen=True)
+class OverQuota:
+    """The call holds more than it may, or the disk is nearly full; these are the words for it."""
+
+    key: Key
+    words: str
+
+
+@dataclass(frozen=True)
 class Exited:
     """The command ended, its whole tree is dead; the output is being put away."""
 
@@ -137,6 +184,10 @@ class Exited:
     exit_code: int | None
     signal: int | None
     waiting: bool = False
+    """It was ended since it waited for input."""
+    silent_s: float = 0.0
+    """It was ended since it had printed nothing for so long."""
+    oom_kills: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,7 +224,16 @@ class Stopped:
     key: Key
 
 
-Event = Asked | Launched | NotLaunched | Exited | Closed | DiffRead | MergeEnded | Stopped
+@dataclass(frozen=True)
+class TakenBack:
+    """An undo has its answer."""
+
+    answer: m.Undone
+
+
+OfCall = Launched | NotLaunched | OverQuota | Exited | Closed | DiffRead | MergeEnded | Stopped
+"""What carries a call on that has a sandbox or a stage."""
+Event = Asked | OfCall | TakenBack | Rested | TerminalEnded | TerminalClosed | Taken
 
 
 # -- effects -----------------------------------------------------------------------------------------
@@ -198,6 +258,8 @@ class Launch:
 
     execute: m.Execute
     place: str
+    terminal: str = ""
+    """What a live terminal is to be called."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +308,21 @@ class RollForward:
 
 
 @dataclass(frozen=True)
+class PutAside:
+    """Take back what was merged of a stage that is stuck, and throw it away."""
+
+    key: Key
+    workspace: str
+
+
+@dataclass(frozen=True)
+class TakeBack:
+    """Take back the merges of these calls."""
+
+    message: m.Undo
+
+
+@dataclass(frozen=True)
 class DiscardStage:
     """Throw the stage away."""
 
@@ -266,9 +343,11 @@ class Post:
     message: m.FromExecutor
 
 
+OnStage = TakeDiff | MergeStage | RollForward | PutAside | TakeBack | DiscardStage | SweepTask
+"""What is done to stages, beside the loop."""
 Effect = (
-    Record | Erase | Launch | Kill | Freeze | Thaw | TakeDiff | MergeStage | RollForward | DiscardStage
-    | SweepTask | Post
+    OfTerminal
+    | Record | Erase | Launch | Kill | Freeze | Thaw | OnStage | Post
 )  # fmt: skip
 
 

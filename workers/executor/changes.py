@@ -16,7 +16,7 @@ from .beneath import EntryType
 
 GITDIR = "gitdir: "
 """How a file named ``.git`` begins that says where the repository is: gitrepository-layout(5)."""
-ChangeKind = Literal["created", "changed", "deleted", "opaque", "retyped", "mode", "special"]
+ChangeKind = Literal["created", "changed", "deleted", "renamed", "opaque", "retyped", "mode", "special"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -27,6 +27,13 @@ class Limits(msgspec.Struct, frozen=True):
     path_bytes: int = 3_000
     total_bytes: int = 4 << 30
     """Of the regular files' apparent sizes: a sparse file of a terabyte would be hashed for minutes."""
+
+
+class Growth(msgspec.Struct, frozen=True):
+    """By how much a diff changes what the workspace holds: sizes of files, and things of any kind."""
+
+    bytes: int = 0
+    files: int = 0
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -44,3 +51,5 @@ class Change(msgspec.Struct, frozen=True):
     target: str = ""
     """Where a link leads; of a file named ``.git``, its text: ``gitdir: …``."""
     notes: tuple[str, ...] = ()
+    source: str = ""
+    """What a renamed thing was called before."""

@@ -18,10 +18,12 @@ import msgspec
 
 from ...proto import messages as m
 from ...proto.ids import CallStatus, Key, TaskId
-from . import calls as c
-from . import halting, outcomes
+from ...proto.settings import Terminals
+from . import calls as c, halting, outcomes
 from .calls import Call, Effect, Phase
 from .entries import Entry
+from .rewinds import Rewinds
+from .terminals.rules import Rules
 
 MOST_RUNNING: Final = 16
 MOST_QUEUED: Final = 1_024
@@ -31,23 +33,38 @@ _NEVER: Final = float("inf")
 class Executor:
     """The pure core: feed it messages, events and the time; do what it says, in order."""
 
-    def __init__(self, most_running: int = MOST_RUNNING, most_queued: int = MOST_QUEUED) -> None:
+    def __init__(
+        self,
+        most_running: int = MOST_RUNNING,
+        most_queued: int = MOST_QUEUED,
+        terminals: Terminals | None = None,
+    ) -> None:
+        self.terminals = Rules(terminals or Terminals())
         self._most_running = most_running
         self._most_queued = most_queued
         self._calls: dict[Key, Call] = {}
+        self._rewinds = Rewinds()
         self._stopping = False
 
     def knows(self, key: Key) -> bool:
         """Whether this call is open."""
         return key in self._calls
 
+    def workspace_of(self, key: Key) -> str:
+        """The workspace of an open call, as it was named; empty for another."""
+        call = self._calls.get(key)
+        return call.execute.workspace if call else ""
+
     def idle(self) -> bool:
         """Whether nothing is under way that could end; a stage still waits for its decision."""
-        return all(call.phase is Phase.QUEUED or _is_stopped(call) for call in self._calls.values())
+        return self._rewinds.idle and all(
+            call.phase is Phase.QUEUED or _is_stopped(call) for call in self._calls.values()
+        )
 
     def next_deadline(self) -> float | None:
         """When expire() is to be called."""
         due = min((call.deadline_at for call in self._calls.values()), default=_NEVER)
+        due = min(due, self.terminals.next_due())
         return None if due == _NEVER else due
 
     def stop(self) -> None:
@@ -67,12 +84,14 @@ class Executor:
         if entry is not None and entry.state == "ended":
             return [c.Post(outcomes.decode(entry.outcome))]
         place = event.place or execute.workspace
-        call = Call(execute, event.limit_s, now + execute.timeout_s, place=place)
+        call = Call(execute, event.limit_s, now + execute.timeout_s, place=place, terminal=event.terminal)
         if event.stage in {"committed", "merged"}:
             return self._complete(call, entry)
         begun = entry is not None or (execute.resumed and event.blind)
-        if begun and execute.klass == "once":
-            return self._end(call, outcomes.in_doubt(execute.key), now)
+        if begun and execute.klass == "once" and not self.terminals.may_repeat(call):
+            thrown_away = [c.DiscardStage(execute.key)] if call.staged else []
+            ended = self.terminals.known_end(call) or outcomes.in_doubt(execute.key)
+            return [*self._end(call, ended, now), *thrown_away]
         waiting = sum(other.phase is Phase.QUEUED for other in self._calls.values())
         if waiting >= self._most_queued and not execute.halted:
             return self._end(call, outcomes.crowded(execute.key, waiting), now)
@@ -106,6 +125,21 @@ class Executor:
             c.Record(call.key, c.entry_of(call.execute, "merging", outcomes.encode(call.outcome))),
             c.MergeStage(call.key, call.execute.task),
         ]
+
+    def stuck(
+        self, execute: m.Execute, place: str, entry: Entry | None, refusal: m.Discard | None, now: float
+    ) -> list[Effect]:
+        """A merge that stopped midway is to be completed, or with a refusal taken back and thrown away."""
+        call = Call(execute, _NEVER, _NEVER, place=place)
+        call.outcome = outcomes.anew(execute.key, outcomes.decode(entry.outcome) if entry else None)
+        call.stuck = "put_aside" if refusal else "complete"
+        self._calls[call.key] = call
+        return self._advance(now)
+
+    def undo(self, message: m.Undo, place: str, now: float) -> list[Effect]:
+        """Merges are to be taken back, as soon as nothing is under way in their workspace."""
+        self._rewinds.ask(message, place)
+        return self._advance(now)
 
     def discard(self, message: m.Discard, now: float) -> list[Effect]:
         """What the call did is refused."""
@@ -141,11 +175,16 @@ class Executor:
         effects: list[Effect] = []
         for call in [call for call in self._calls.values() if call.execute.task == message.task]:
             effects += self._cut_off(call, "cancelled", now)
-        return [*effects, c.SweepTask(message.task)]
+        effects += self.terminals.end_task(message.task)
+        return [*effects, *self._rewinds.sweep(message.task)]
+
+    def hold_task(self, message: m.HoldTask, now: float) -> list[Effect]:
+        """A freeze covers the task's terminals, or does no more."""
+        return [*self.terminals.hold(message.task, now, on=message.on), *self._advance(now)]
 
     def expire(self, now: float) -> list[Effect]:
         """End what is over its deadline."""
-        effects: list[Effect] = []
+        effects: list[Effect] = self.terminals.expire(now)
         for call in [call for call in self._calls.values() if call.deadline_at <= now]:
             effects += self._cut_off(call, "timeout", now)
         return effects
@@ -153,7 +192,8 @@ class Executor:
     def _cut_off(self, call: Call, status: CallStatus, now: float) -> list[Effect]:
         match call.phase:
             case Phase.QUEUED:
-                return self._end(call, outcomes.not_run(call.key, status), now)
+                waited_for = self.terminals.waits_for(call)
+                return self._end(call, outcomes.not_run(call.key, status, waited_for), now)
             case Phase.LAUNCHING | Phase.RUNNING:
                 first = call.ending is None
                 call.ending, call.deadline_at = call.ending or status, _NEVER
@@ -173,9 +213,18 @@ class Executor:
         """Something that the shell was told to do has come to its end."""
         if isinstance(event, c.Asked):
             return self.asked(event, now)
+        if isinstance(event, c.TakenBack):
+            return [*self._rewinds.ended(event.answer), *self._advance(now)]
+        if isinstance(event, c.TerminalEnded | c.Taken):
+            return [*self.terminals.happened(event, now), *self._advance(now)]
         call = self._calls.get(event.key)
         if call is None:
-            return []
+            return self.terminals.over_quota(event) if isinstance(event, c.OverQuota) else []
+        if isinstance(event, c.Rested | c.TerminalClosed):
+            return self._left_terminal(call, event, now)
+        return self._went_on(call, event, now)
+
+    def _went_on(self, call: Call, event: c.OfCall, now: float) -> list[Effect]:
         match event:
             case c.Launched():
                 call.phase, call.protection = Phase.RUNNING, event.protection
@@ -184,7 +233,12 @@ class Executor:
                 return halting.stopped(call)
             case c.NotLaunched():
                 ended = outcomes.not_launched(call.key, event.text, call.ending)
-                return [*self._end(call, ended, now), *([c.DiscardStage(call.key)] if call.staged else [])]
+                gone = self.terminals.drop(call.key) + ([c.DiscardStage(call.key)] if call.staged else [])
+                return [*self._end(call, ended, now), *gone]
+            case c.OverQuota():
+                call.why = call.why or event.words
+                running = call.phase in {Phase.LAUNCHING, Phase.RUNNING}
+                return self._cut_off(call, "killed", now) if running else []
             case c.Exited():
                 return self._exited(call, event, now)
             case c.Closed():
@@ -195,18 +249,28 @@ class Executor:
                 return self._merge_ended(call, event, now)
         assert_never(event)
 
+    def _left_terminal(self, call: Call, event: c.Rested | c.TerminalClosed, now: float) -> list[Effect]:
+        if isinstance(event, c.Rested):
+            ended, gone = self.terminals.rested(call, event, now)
+            return [*self._end(call, ended, now), *gone]
+        call.outcome, gone = self.terminals.closed(call, event, now)
+        if call.ending or not event.kept:
+            return [*self._end(call, call.so_far, now), *gone]
+        call.phase, call.deadline_at = Phase.DIFFING, _NEVER
+        return [*gone, c.TakeDiff(call.key)]
+
     def _exited(self, call: Call, event: c.Exited, now: float) -> list[Effect]:
         call.phase, call.deadline_at = Phase.CLOSING, _NEVER
         duration_s = now - (call.launched_at if call.launched_at is not None else now)
-        call.outcome = outcomes.of_exit(call, event, duration_s)
+        call.outcome, call.silent_s = outcomes.of_exit(call, event, duration_s), event.silent_s
         return []
 
     def _closed(self, call: Call, output: c.Output, now: float) -> list[Effect]:
         outcome = outcomes.with_output(call.so_far, output)
         if call.ending:
-            outcome = outcomes.cut_off(outcome, call.ending, staged=call.staged)
-        elif outcome.status in {"killed", "waiting_for_input"}:
-            outcome = outcomes.died(outcome, staged=call.staged)
+            outcome = outcomes.cut_off(outcome, call.ending, staged=call.staged, why=call.why)
+        elif outcome.status in {"killed", "waiting_for_input", "timeout"}:
+            outcome = outcomes.died(outcome, staged=call.staged, silent_s=call.silent_s)
         elif call.staged:
             call.outcome, call.phase = outcome, Phase.DIFFING
             return [c.TakeDiff(call.key), *self._advance(now)]
@@ -215,7 +279,7 @@ class Executor:
     def _diff_read(self, call: Call, event: c.DiffRead, now: float) -> list[Effect]:
         call.diff = event.diff
         if call.ending:
-            ended = outcomes.cut_off(call.so_far, call.ending, staged=True)
+            ended = outcomes.cut_off(call.so_far, call.ending, staged=True, why=call.why)
         elif event.refused_reason:
             ended = outcomes.unkeepable(call.so_far, event.refused_reason, event.diff)
         elif event.diff.total == 0:
@@ -237,11 +301,15 @@ class Executor:
 
     # -- order ----------------------------------------------------------------------------------------
     def _end(self, call: Call, ended: m.Ended, now: float) -> list[Effect]:
+        return [*self._conclude(call, ended, now), *self._advance(now)]
+
+    def _conclude(self, call: Call, ended: m.Ended, now: float) -> list[Effect]:
         self._calls.pop(call.key, None)
+        self.terminals.free(call, now)
         effects: list[Effect] = [c.Post(ended)]
         if call.writes:  # a read leaves nothing behind: it may run again
             effects.insert(0, c.Record(call.key, c.entry_of(call.execute, "ended", outcomes.encode(ended))))
-        return [*effects, *self._advance(now)]
+        return effects
 
     def _advance(self, now: float) -> list[Effect]:
         """Launch what may run: oldest first, one writer in a workspace, so many sandboxes."""
@@ -250,23 +318,42 @@ class Executor:
         effects: list[Effect] = []
         running = sum(call.occupies and not call.halted for call in self._calls.values())
         begun = [call for call in self._calls.values() if call.phase is not Phase.QUEUED]
-        held = {call.place for call in begun if call.writes}
-        for call in self._calls.values():
-            if running >= self._most_running:
-                break
-            if call.phase is not Phase.QUEUED or call.halted or (call.writes and call.place in held):
+        held = {call.place for call in begun if call.alone}
+        effects += self._rewinds.begin(held)
+        held |= self._rewinds.places
+        for call in list(self._calls.values()):
+            if not _waits(call) or call.halted or (call.alone and call.place in held):
                 continue
-            running += 1
-            effects += self._launch(call, now)
-            if call.writes:
+            if call.terminal is not None:
+                effects += self._turn(call, now)
+            elif running < self._most_running:
+                running += 1
+                effects += self._launch(call, now, [c.Launch(call.execute, call.place)])
+            if call.alone and not _waits(call):
                 held.add(call.place)
         return effects
 
-    def _launch(self, call: Call, now: float) -> list[Effect]:
-        call.phase, call.launched_at = Phase.LAUNCHING, now
+    def _turn(self, call: Call, now: float) -> list[Effect]:
+        """Begin a terminal's call, if it is its turn."""
+        turn = self.terminals.turn(call, now)
+        if isinstance(turn, m.Ended):
+            return self._conclude(call, turn, now)
+        return self._launch(call, now, turn) if turn else []
+
+    def _launch(self, call: Call, now: float, launch: list[Effect]) -> list[Effect]:
+        if call.stuck:
+            call.phase = Phase.MERGING
+            if call.stuck == "put_aside":
+                return [c.PutAside(call.key, call.execute.workspace)]
+            return [c.RollForward(call.key, call.execute.task, call.execute.workspace)]
+        call.phase = Phase.RUNNING if call.act in {"send", "screen"} else Phase.LAUNCHING
+        call.launched_at = now
         call.deadline_at = min(call.deadline_at, now + call.limit_s)
-        launch = c.Launch(call.execute, call.place)
-        return [c.Record(call.key, c.entry_of(call.execute, "started")), launch] if call.writes else [launch]
+        return [c.Record(call.key, c.entry_of(call.execute, "started")), *launch] if call.writes else launch
+
+
+def _waits(call: Call) -> bool:
+    return call.phase is Phase.QUEUED
 
 
 def _is_stopped(call: Call) -> bool:

@@ -14,20 +14,23 @@ import errno
 import hashlib
 import posixpath
 from collections import Counter
+from functools import partial
 
 import msgspec
 
 from ...proto.errors import RefusedError
 from ...proto.records import ChangeLine, DiffSummary
 from .beneath import Beneath, shown
-from .changes import GITDIR, Change, Limits
+from .changes import GITDIR, Change, Growth, Limits
 from .manifest import Plan
+from .renames import digest_in, pair_renames
 from .stage import Stage
 from .upper import UpperReader
 
 __all__ = ["Change", "Diff", "Limits", "read_diff"]
 
 _SUMMARY_BYTES = 64 << 10
+_NOTHING_WRITTEN = frozenset({"deleted", "mode", "renamed", "special"})
 _UNREADABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOENT})
 
 
@@ -43,6 +46,7 @@ class Diff(msgspec.Struct, frozen=True):
     conflicts: tuple[str, ...] = ()
     """Paths of the workspace that something else changed while the call ran."""
     plan: Plan = Plan()
+    growth: Growth = Growth()
 
     @property
     def digest(self) -> str:
@@ -60,7 +64,12 @@ class Diff(msgspec.Struct, frozen=True):
             left_bytes -= len(change.path.encode())
             if left_bytes < 0:
                 break
-            lines.append(ChangeLine(change.kind, change.type, change.path, change.size, change.mode))
+            left_bytes -= len(change.source.encode())
+            lines.append(
+                ChangeLine(
+                    change.kind, change.type, change.path, change.size, change.mode, change.source
+                )
+            )  # fmt: skip
         return DiffSummary(
             changes=tuple(lines),
             total=len(self.changes),
@@ -111,7 +120,11 @@ def read_diff(workspace_fd: int, stage: Stage, limits: Limits | None = None) -> 
     try:
         with stage.folder("upper") as upper:
             reader = UpperReader(workspace, upper, stage.made_ns, limits or Limits())
-            return _result(stage, reader, _refusal(stage, reader))
+            reason = _refusal(stage, reader)
+            changes = (
+                reader.changes if reason else pair_renames(reader.changes, partial(digest_in, workspace))
+            )
+            return _result(stage, reader, reason, tuple(changes))
     finally:
         workspace.forget()
 
@@ -129,9 +142,8 @@ def _refusal(stage: Stage, reader: UpperReader) -> str:
     return ""
 
 
-def _result(stage: Stage, reader: UpperReader, reason: str) -> Diff:
-    changes = tuple(reader.changes)
-    written = (c.size for c in changes if c.type == "file" and c.kind not in {"deleted", "mode", "special"})
+def _result(stage: Stage, reader: UpperReader, reason: str, changes: tuple[Change, ...]) -> Diff:
+    written = (c.size for c in changes if c.type == "file" and c.kind not in _NOTHING_WRITTEN)
     return Diff(
         key=stage.key,
         changes=changes,
@@ -141,4 +153,5 @@ def _result(stage: Stage, reader: UpperReader, reason: str) -> Diff:
         refused_reason=reason,
         conflicts=tuple(shown(path) for path in reader.conflicts),
         plan=Plan() if reason else reader.plan(),
+        growth=reader.growth,
     )

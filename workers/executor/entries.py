@@ -14,7 +14,8 @@ import msgspec
 
 from ...proto.ids import EffectClass, TaskId
 
-State = Literal["started", "staged", "merging", "ended"]
+State = Literal["started", "staged", "merging", "ended", "live"]
+"""``live`` is no call: a live terminal, its ``outcome`` what is remembered of it (terminals/table.py)."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

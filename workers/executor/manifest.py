@@ -94,6 +94,17 @@ class Cleaning(msgspec.Struct, frozen=True, array_like=True):
     attributes: tuple[str, ...] = ()
 
 
+class Left(msgspec.Struct, frozen=True, array_like=True):
+    """One thing as a merge leaves it, whatever its inode: an undo takes away nothing else."""
+
+    path: bytes
+    type: EntryType
+    mode: int
+    size: int
+    digest: bytes = b""
+    """SHA-256 of a file's bytes or of a link's target."""
+
+
 class Plan(msgspec.Struct, frozen=True, array_like=True):
     """Everything a merge does. The operations' paths are disjoint; their folders exist in the workspace."""
 
@@ -102,6 +113,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     cleaning: tuple[Cleaning, ...] = ()
     durable: tuple[bytes, ...] = ()
     """Files and folders of the upper layer that must be on disk before the commit."""
+    left: tuple[Left, ...] = ()
+    """Everything that the operations place, as it will stand in the workspace."""
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True):
@@ -113,6 +126,9 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
     workspace_ino: int
     copies: bool
     plan: Plan
+    workspace: str = ""
+    """Its path, as the call named it."""
+    task: str = ""
 
 
 class Copies(msgspec.Struct, frozen=True, array_like=True):
@@ -130,7 +146,7 @@ def fingerprint(found: Iterable[tuple[bytes, os.stat_result]]) -> str:
     return whole.hexdigest()
 
 
-def encode(record: Manifest | Copies) -> bytes:
+def encode(record: msgspec.Struct) -> bytes:
     """A record and its checksum."""
     body = msgspec.msgpack.encode(record)
     return body + hashlib.sha256(body).digest()

@@ -77,7 +77,8 @@ def _forward(workspace_fd: int, stage: Stage, record: Manifest, at: At, *, first
     """Take every step that is left. ``first``: nobody took any before."""
     with Sites(workspace_fd, stage) as sites:
         roll = Roll(sites, record, at)
-        roll.check()
+        if not first:  # else commit() has just looked, and each step looks again
+            roll.check()
         roll.clean()
         if record.copies:
             try:
@@ -95,7 +96,10 @@ def _forward(workspace_fd: int, stage: Stage, record: Manifest, at: At, *, first
 
 
 def _record(workspace_fd: int, stage: Stage, diff: Diff, *, copies: bool) -> Manifest:
-    return Manifest(VERSION, stage.key, diff.digest, os.fstat(workspace_fd).st_ino, copies, diff.plan)
+    return Manifest(
+        VERSION, stage.key, diff.digest, os.fstat(workspace_fd).st_ino, copies, diff.plan,
+        stage.workspace, stage.task,
+    )  # fmt: skip
 
 
 def _check_admissible(stage: Stage, diff: Diff) -> None:

@@ -28,6 +28,7 @@ _CUT_OFF: Final[dict[CallStatus, str]] = {
     "timeout": "killed: its time was up",
     "cancelled": "killed: it was cancelled",
 }
+_MEMORY: Final = "all its processes together passed the memory limit (sandbox.total_memory_bytes)"
 _THROWN_AWAY: Final = "its changes to files were thrown away"
 
 
@@ -44,28 +45,32 @@ def of_exit(call: Call, event: Exited, duration_s: float) -> m.Ended:
     status: CallStatus = "ok" if event.exit_code == 0 else "error"
     if event.waiting:
         status = "waiting_for_input"
+    elif event.silent_s:
+        status = "timeout"
     elif event.signal is not None:
         status = "killed"
     return m.Ended(
         call.key, status, "", exit_code=event.exit_code, signal=event.signal, duration_s=round(duration_s, 6),
-        protection=call.protection,
+        protection=call.protection, note=_MEMORY if event.oom_kills else "",
     )  # fmt: skip
 
 
 def with_output(outcome: m.Ended, output: Output) -> m.Ended:
-    """With what it printed."""
-    return _replace(
+    """With what it printed, and why some of its processes may have been killed."""
+    printed = _replace(
         outcome,
         text=output.text,
         artifact=output.artifact,
         output_bytes=output.output_bytes,
-        note=output.note,
+        note="; ".join(filter(None, (outcome.note, output.note))),
     )
+    killed_by_signal = outcome.status == "killed"  # then `died` says it
+    return _saying(printed, _MEMORY) if outcome.note and not killed_by_signal else printed
 
 
-def cut_off(outcome: m.Ended, status: CallStatus, *, staged: bool) -> m.Ended:
+def cut_off(outcome: m.Ended, status: CallStatus, *, staged: bool, why: str = "") -> m.Ended:
     """It was told to end."""
-    why = _CUT_OFF.get(status, "killed")
+    why = f"killed: {why}" if why else _CUT_OFF.get(status, "killed")
     if outcome.duration_s:
         why = f"{why} after {outcome.duration_s:.1f} s"
     return _saying(outcome, f"{why}; {_THROWN_AWAY}" if staged else why, status=status, diff=None)
@@ -76,16 +81,23 @@ def withdrawn(outcome: m.Ended, status: CallStatus) -> m.Ended:
     return _saying(outcome, f"ended before its changes to files were admitted; {_THROWN_AWAY}", status=status)
 
 
-def died(outcome: m.Ended, *, staged: bool) -> m.Ended:
-    """A signal ended it, or it waited for what never comes."""
+def died(outcome: m.Ended, *, staged: bool, silent_s: float = 0.0) -> m.Ended:
+    """A signal ended it, it waited for what never comes, or it was silent for too long."""
     if outcome.status == "waiting_for_input":
-        why = "ended: it waits for input from its terminal, and there is none"
+        why = (
+            "ended: it waited for input from its terminal, and there was none; give the answer in `stdin`, "
+            "or run it with terminal.open and answer with terminal.send"
+        )
+    elif silent_s:
+        why = f"killed: it had printed nothing for {silent_s:g} s"
     else:
-        why = f"killed by {_signal_name(outcome.signal)}"
+        why = f"killed by {signal_name(outcome.signal)}"
+        why += f": {_MEMORY}" if outcome.note.startswith(_MEMORY) else ""
     return _saying(outcome, f"{why}; {_THROWN_AWAY}" if staged else why)
 
 
-def _signal_name(number: int | None) -> str:
+def signal_name(number: int | None) -> str:
+    """``SIGTERM``, or its number where it has no name."""
     try:
         return signal.Signals(number or 0).name
     except ValueError:
@@ -106,8 +118,20 @@ def unkeepable(outcome: m.Ended, reason: str, diff: DiffSummary) -> m.Ended:
 def not_merged(outcome: m.Ended, trouble: str, *, partly: bool) -> m.Ended:
     """The merge was not done, or stopped where no one knows."""
     if partly:
-        return _saying(outcome, f"merging its changes stopped midway: {trouble}", status="in_doubt")
+        line = (
+            f"merging its changes stopped midway: {trouble}. Nothing of others was overwritten; what is left "
+            f"waits in its stage, and is tried again when the executor starts or the doubt is resolved"
+        )
+        return _saying(outcome, line, status="in_doubt")
     return _saying(outcome, f"{trouble}; nothing was merged", status="error", diff=None)
+
+
+def anew(key: Key, doubtful: m.Ended | None) -> m.Ended:
+    """The outcome of a call whose merge had stopped midway, as it is once it is complete."""
+    if doubtful is None:
+        return lost_text(key)
+    status: CallStatus = "error" if doubtful.exit_code else "ok"
+    return _saying(doubtful, "it was looked into, and decided anew", status=status)
 
 
 def in_doubt(key: Key) -> m.Ended:
@@ -124,10 +148,38 @@ def lost_text(key: Key) -> m.Ended:
     return m.Ended(key, "ok", "[done; what it printed was lost when the machine stopped]")
 
 
-def not_run(key: Key, status: CallStatus) -> m.Ended:
+def not_run(key: Key, status: CallStatus, waited_for: str = "") -> m.Ended:
     """It ended before it began."""
     why = "its time was up before it could begin" if status == "timeout" else "ended before it began"
+    why = f"{why}: {waited_for}" if waited_for else why
     return m.Ended(key, status, f"[{why}; nothing was done]")
+
+
+def of_rest(call: Call, text: str, now: float) -> m.Ended:
+    """What a terminal shows, as the end of a call."""
+    duration_s = now - (call.launched_at if call.launched_at is not None else now)
+    return m.Ended(
+        call.key, "ok", text, output_bytes=len(text.encode()), duration_s=round(duration_s, 6),
+        protection=call.protection,
+    )  # fmt: skip
+
+
+def stopped_waiting(outcome: m.Ended, status: CallStatus) -> m.Ended:
+    """It was told to end while it waited for a terminal to come to rest."""
+    why = "its time was up" if status == "timeout" else "it was ended"
+    return _saying(
+        outcome, f"{why} before the terminal came to rest; what was typed was typed", status=status
+    )
+
+
+def terminal_refused(key: Key, reason: str, status: CallStatus) -> m.Ended:
+    """It can't have the terminal that it wants."""
+    return m.Ended(key, status, f"[{reason}; nothing was done]")
+
+
+def terminal_gone(key: Key, words: str, status: CallStatus) -> m.Ended:
+    """It was under way when its terminal died, and nothing of it can have stayed."""
+    return m.Ended(key, status, f"[{words}]")
 
 
 def not_launched(key: Key, text: str, ending: CallStatus | None) -> m.Ended:

@@ -58,13 +58,14 @@ class Sites:
         self._stack.close()
 
 
-class _Spot(msgspec.Struct, frozen=True):
+class Spot(msgspec.Struct, frozen=True):
     """A path in one of the trees."""
 
     tree: Beneath
     path: bytes
 
     def stat(self) -> os.stat_result | None:
+        """What is there."""
         return self.tree.stat(self.path)
 
 
@@ -79,22 +80,22 @@ class Roll:
         self._touched: dict[tuple[int, bytes], Beneath] = {}
 
     # -- where things are ------------------------------------------------------------------------------------
-    def _target(self, operation: Operation) -> _Spot:
-        return _Spot(self._sites.workspace, operation.path)
+    def _target(self, operation: Operation) -> Spot:
+        return Spot(self._sites.workspace, operation.path)
 
-    def _seat(self, operation: Operation) -> _Spot:
+    def _seat(self, operation: Operation) -> Spot:
         """Where the new thing waits."""
         if not self._is_copied:
-            return _Spot(self._sites.upper, operation.path)
+            return Spot(self._sites.upper, operation.path)
         name = self._prefix + b"%d" % operation.slot
-        return _Spot(self._sites.workspace, join(parent(operation.path), name))
+        return Spot(self._sites.workspace, join(parent(operation.path), name))
 
-    def _shelf(self, operation: Operation) -> _Spot:
+    def _shelf(self, operation: Operation) -> Spot:
         """Where the old thing goes; with copies, on its way to old/."""
         if not self._is_copied:
-            return _Spot(self._sites.old, b"%d" % operation.slot)
+            return Spot(self._sites.old, b"%d" % operation.slot)
         name = self._prefix + b"%d-old" % operation.slot
-        return _Spot(self._sites.workspace, join(parent(operation.path), name))
+        return Spot(self._sites.workspace, join(parent(operation.path), name))
 
     def _new(self, operation: Operation) -> Identity | None:
         """The new thing as it will stand in the workspace; with copies, as the copy is."""
@@ -168,7 +169,7 @@ class Roll:
             try:
                 os.unlink(name, dir_fd=fd)
             except PermissionError:
-                _loosen(fd)  # the folder's own cleaning follows and gives its mode back
+                loosen(fd)  # the folder's own cleaning follows and gives its mode back
                 os.unlink(name, dir_fd=fd)
             return
         fd = tree.open(item.path)
@@ -228,7 +229,7 @@ class Roll:
             copy_tree(shelf.tree, shelf.path, old, part)
             self._at(f"kept a part of {shown(operation.path)}")
             if old.stat(part) is not None:  # a fifo or a socket has no copy
-                self._rename(_Spot(old, part), _Spot(old, kept), filecalls.RENAME_NOREPLACE)
+                self._rename(Spot(old, part), Spot(old, kept), filecalls.RENAME_NOREPLACE)
                 os.fsync(old.fd)
         shelf.tree.forget()  # the copying has remembered folders that go now
         fd, name = shelf.tree.place(shelf.path)
@@ -278,7 +279,7 @@ class Roll:
             return
         self._rename(seat, target, filecalls.RENAME_NOREPLACE)
 
-    def _exchange(self, seat: _Spot, target: _Spot) -> bool:
+    def _exchange(self, seat: Spot, target: Spot) -> bool:
         """Swap the two; False where the file system can't."""
         try:
             self._rename(seat, target, filecalls.RENAME_EXCHANGE)
@@ -288,7 +289,7 @@ class Roll:
             return False
         return True
 
-    def _assert_taken(self, operation: Operation, taken: _Spot, target: _Spot, flags: int) -> None:
+    def _assert_taken(self, operation: Operation, taken: Spot, target: Spot, flags: int) -> None:
         """What was taken away is what the diff saw; else someone was quicker than our look, and gets it
         back.
         """
@@ -296,7 +297,7 @@ class Roll:
             self._rename(taken, target, flags)
             raise ConflictError((shown(operation.path),))
 
-    def _rename(self, source: _Spot, target: _Spot, flags: int) -> None:
+    def _rename(self, source: Spot, target: Spot, flags: int) -> None:
         (from_fd, from_name), (to_fd, to_name) = (
             source.tree.place(source.path),
             target.tree.place(target.path),
@@ -308,7 +309,7 @@ class Roll:
         except PermissionError as error:
             # A folder that its owner may not write can't change its parent: rename(2), EACCES.
             moved = [source, target] if flags == filecalls.RENAME_EXCHANGE else [source]
-            if error.errno != errno.EACCES or not sum(_loosen_spot(spot) for spot in moved):
+            if error.errno != errno.EACCES or not sum(loosen_spot(spot) for spot in moved):
                 raise
             filecalls.renameat2(from_fd, from_name, to_fd, to_name, flags)
         # Where a thing came from needs no sync: should it reappear there, it is found in its new place all
@@ -322,10 +323,10 @@ class Roll:
         for mode in self._plan.modes:
             if mode.type != "dir":
                 continue
-            if _loosen(self._sites.workspace.folder(mode.path)):
+            if loosen(self._sites.workspace.folder(mode.path)):
                 self._at(f"loosened {shown(mode.path)}")
             if not self._is_copied and self._sites.upper.stat(mode.path) is not None:
-                _loosen(
+                loosen(
                     self._sites.upper.folder(mode.path)
                 )  # things are moved out of it; its mode is in the plan
 
@@ -351,13 +352,14 @@ class Roll:
         """Make the renames durable; ``all_of_it``: those of an earlier life too, which no one has noted."""
         if all_of_it or len(self._touched) > few:
             filecalls.syncfs(self._sites.workspace.fd)
-            filecalls.syncfs(self._sites.old.fd)
+            if os.fstat(self._sites.old.fd).st_dev != os.fstat(self._sites.workspace.fd).st_dev:
+                filecalls.syncfs(self._sites.old.fd)
             return
         for (_, folder), tree in self._touched.items():
             os.fsync(tree.folder(folder))
 
 
-def _loosen(fd: int) -> bool:
+def loosen(fd: int) -> bool:
     """Let a folder's owner work in it; tell whether that changed anything."""
     mode = os.fstat(fd).st_mode & 0o7777
     if mode & 0o700 == 0o700:
@@ -366,9 +368,10 @@ def _loosen(fd: int) -> bool:
     return True
 
 
-def _loosen_spot(spot: _Spot) -> bool:
+def loosen_spot(spot: Spot) -> bool:
+    """The same for a thing that may be no folder."""
     status = spot.stat()
-    return status is not None and Identity.of(status).type == "dir" and _loosen(spot.tree.folder(spot.path))
+    return status is not None and Identity.of(status).type == "dir" and loosen(spot.tree.folder(spot.path))
 
 
 def _strip(fd: int, item: Cleaning) -> None:

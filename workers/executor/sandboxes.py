@@ -13,7 +13,9 @@ import errno
 import fcntl
 import itertools
 import os
+import signal
 import termios
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,16 +28,21 @@ from ...sandbox.client import ZygoteClient, ZygoteGoneError
 from ...sandbox.layers import Layer
 from ...sandbox.report import Report
 from . import calls as c
+from .egress import Egress
+from .quiet import Quiet, State
 from .streams import Capture, drain
 from .tools.orders import Order
+from .unstageable import why_no_overlay
 
 _PIPE_BYTES: Final = 256 << 10
 _AGAIN_S: Final = 0.002
+_NEVER: Final = float("inf")
 _LAST_BYTES: Final = 64 << 20
 """After its end a command's tree is dead: what is left is what the pipe holds; this only bounds the loop."""
 
 
-_Order = protocol.Launch | protocol.Kill | protocol.Freeze | protocol.Thaw
+_Order = protocol.Launch | protocol.Kill | protocol.Freeze | protocol.Thaw | protocol.Look
+_UNSEEN: Final = "whether it waited for input could not be seen: the kernel does not permit to look"
 
 
 class Watches(Protocol):
@@ -57,8 +64,8 @@ class Listener(Protocol):
     def launched(self, key: Key, protection: str) -> None:
         """It runs."""
 
-    def not_launched(self, key: Key, text: str) -> None:
-        """It doesn't, and never did."""
+    def not_launched(self, key: Key, text: str, no_overlay: str = "") -> None:
+        """It doesn't, and never did; for want of an overlay, and why."""
 
     def stopped(self, key: Key) -> None:
         """All of it stands still."""
@@ -70,20 +77,41 @@ class Listener(Protocol):
         """Every sandbox is dead, and no other can be made."""
 
 
+class Keeper(Protocol):
+    """Who reads a terminal that lives on between calls, in the place of this."""
+
+    def opened(self, fd: int) -> None:
+        """It runs; the terminal's descriptor is yours."""
+
+    def looked(self, state: State) -> None:
+        """What its foreground is at."""
+
+    def ended(self, event: c.Exited | None) -> None:
+        """Its tree is dead; None: it never ran."""
+
+
 @dataclass
 class _Running:
     key: Key
     order: Order
-    capture: Capture
+    capture: Capture | None
+    keeper: Keeper | None = None
+    quiet: Quiet | None = None
     fd: int = -1
     waiting: bool = False
+    silent_s: float = 0.0
+    returning: bool = False
+    """A timer will come back to its silence."""
 
 
 class Sandboxes:
     """Starts, drains, kills."""
 
-    def __init__(self, client: ZygoteClient, loop: Watches, listener: Listener) -> None:
+    def __init__(
+        self, client: ZygoteClient, loop: Watches, listener: Listener, egress: Egress | None = None
+    ) -> None:
         self._client = client
+        self._egress = egress
         self._loop = loop
         self._listener = listener
         self._numbers = itertools.count(1)
@@ -93,7 +121,7 @@ class Sandboxes:
         loop.watch(client.fileno(), self._hear)
 
     def start(
-        self, key: Key, order: Order, workspace_fd: int, stage_fd: int | None, capture: Capture
+        self, key: Key, order: Order, workspace_fd: int, stage_fd: int | None, output: Capture | Keeper
     ) -> None:
         """Ask for a sandbox; the listener is told what became of it. The descriptors stay the caller's.
 
@@ -104,10 +132,14 @@ class Sandboxes:
         number = next(self._numbers)
         launch = protocol.Launch(
             number, order.profile, list(order.argv), order.env, order.cwd, order.tty,
-            builtin=order.builtin, staged=stage_fd is not None,
+            rows=order.rows, cols=order.cols, builtin=order.builtin, staged=stage_fd is not None,
+            egress=order.egress is not None,
         )  # fmt: skip
         protocol.encode(launch)
-        running = _Running(key, order, capture)
+        if isinstance(output, Capture):
+            running = _Running(key, order, output)
+        else:
+            running = _Running(key, order, None, keeper=output)
         fds = [os.dup(workspace_fd), *([os.dup(stage_fd)] if stage_fd is not None else [])]
         try:
             if not order.tty:
@@ -128,6 +160,10 @@ class Sandboxes:
         """
         if (number := self._number_of.get(effect.key)) is None:
             return
+        running = self._running[number]
+        if running.quiet and not isinstance(effect, c.Kill):
+            running.quiet.stand(time.monotonic(), still=isinstance(effect, c.Freeze))
+            self._check_quiet(running)
         match effect:
             case c.Kill():
                 self._send(protocol.Kill(number), [])
@@ -135,6 +171,11 @@ class Sandboxes:
                 self._send(protocol.Freeze(number), [])
             case c.Thaw():
                 self._send(protocol.Thaw(number), [])
+
+    def look(self, key: Key) -> None:
+        """See what the foreground of its terminal is at; its keeper is told."""
+        if (number := self._number_of.get(key)) is not None:
+            self._send(protocol.Look(number), [])
 
     def close(self) -> None:
         """Hang up; the zygote kills what still runs."""
@@ -170,6 +211,8 @@ class Sandboxes:
                 self._client.freeze(message.id)
             case protocol.Thaw():
                 self._client.thaw(message.id)
+            case protocol.Look():
+                self._client.look(message.id)
 
     # -- from the zygote ------------------------------------------------------------------------------
     def _hear(self) -> None:
@@ -187,35 +230,106 @@ class Sandboxes:
                     self._launched(running, message, fds)
                 case protocol.Refused():
                     self._forget(message.id, running)
-                    running.capture.discard()
-                    self._listener.not_launched(running.key, _refusal(message, running.order.cwd))
+                    if running.capture is not None:
+                        running.capture.discard()
+                    if running.keeper is not None:
+                        running.keeper.ended(None)
+                    text = _refusal(message, running.order.cwd)
+                    self._listener.not_launched(running.key, text, why_no_overlay(message))
                 case protocol.Frozen():
                     self._listener.stopped(running.key)
+                case protocol.Looked():
+                    self._looked(running, message)
                 case protocol.Exited():
                     self._exited(running, message)
 
     def _launched(self, running: _Running, message: protocol.Launched, fds: list[int]) -> None:
+        if running.order.egress is not None and self._egress is not None:
+            self._egress.offer(running.key, running.order.egress, fds.pop())
         if running.order.tty:
-            running.fd = fds.pop()
-            os.set_blocking(running.fd, False)
-            _type(running.fd, running.order.stdin)
-            self._loop.watch(running.fd, lambda: self._drain(running))
+            terminal = fds.pop(1)
+            os.set_blocking(terminal, False)
+            if running.keeper is not None:
+                running.keeper.opened(terminal)
+            else:
+                running.fd = terminal
+                _type(running.fd, running.order.stdin)
+                self._loop.watch(running.fd, lambda: self._drain(running))
         _close(fds)
+        order = running.order
+        if running.capture is not None and (order.tty or order.idle_s):
+            running.quiet = Quiet(time.monotonic(), order.idle_s, looks=order.tty)
+            self._check_quiet(running)
         self._listener.launched(running.key, protection(message.report))
 
     def _exited(self, running: _Running, message: protocol.Exited) -> None:
-        if running.fd >= 0:
+        if running.fd >= 0 and running.capture is not None:
             drain(running.fd, running.capture, _LAST_BYTES)
         self._forget(message.id, running)
-        event = c.Exited(running.key, message.exit_code, message.signal, running.waiting)
-        self._listener.exited(event, running.capture)
+        we_ended_it = message.signal == signal.SIGKILL
+        event = c.Exited(
+            running.key,
+            message.exit_code,
+            message.signal,
+            waiting=running.waiting and we_ended_it,
+            silent_s=running.silent_s if we_ended_it else 0.0,
+            oom_kills=message.oom_kills,
+        )
+        if running.keeper is not None:
+            running.keeper.ended(event)
+        if running.capture is not None:
+            if running.quiet is not None and running.quiet.is_unseen:
+                running.capture.remark(_UNSEEN)
+            self._listener.exited(event, running.capture)
 
     def _drain(self, running: _Running) -> None:
-        if running.fd >= 0 and drain(running.fd, running.capture):
+        if running.quiet is not None:
+            running.quiet.printed(time.monotonic())
+        if running.fd >= 0 and running.capture is not None and drain(running.fd, running.capture):
             self._close_output(running)
+
+    # -- silence --------------------------------------------------------------------------------------
+    def _check_quiet(self, running: _Running) -> None:
+        """Look at a silent command, end one that was silent for too long, come back when it is time."""
+        number = self._number_of.get(running.key)
+        if number is None or self._running.get(number) is not running or running.quiet is None:
+            return
+        now = time.monotonic()
+        match running.quiet.check(now):
+            case "look":
+                self._send(protocol.Look(number), [])
+            case "silent":
+                running.silent_s, running.quiet = running.order.idle_s, None
+                self._send(protocol.Kill(number), [])
+                return
+        self._come_back(running, running.quiet.next_at() - now)
+
+    def _come_back(self, running: _Running, after_s: float) -> None:
+        if after_s == _NEVER or running.returning:
+            return
+        running.returning = True
+
+        def back() -> None:
+            running.returning = False
+            self._check_quiet(running)
+
+        self._loop.call_later(max(0.0, after_s), back)
+
+    def _looked(self, running: _Running, message: protocol.Looked) -> None:
+        if running.keeper is not None:
+            running.keeper.looked(message.state)
+        if running.quiet is None:
+            return
+        if running.quiet.looked(message.state, time.monotonic()):
+            running.waiting, running.quiet = True, None
+            self._send(protocol.Kill(message.id), [])
+            return
+        self._check_quiet(running)
 
     def _forget(self, number: int, running: _Running) -> None:
         del self._running[number], self._number_of[running.key]
+        if self._egress is not None:
+            self._egress.withdraw(running.key)
         self._close_output(running)
 
     def _close_output(self, running: _Running) -> None:
@@ -226,11 +340,12 @@ class Sandboxes:
 
 
 def protection(report: Report) -> str:
-    """What was enforced, in short: ``ns6+landlock7+seccomp:abcd1234``."""
+    """What was enforced, in short: ``ns7+landlock7+seccomp:abcd1234+cgroup:v2``."""
     parts = [
         f"ns{len(report.namespaces)}",
         f"landlock{report.landlock_abi}",
         f"seccomp:{report.seccomp_sha256[:8]}",
+        *([f"cgroup:{report.cgroup}"] if report.cgroup != "none" else []),
     ]
     return "+".join(parts) + "".join(f"-{layer}" for layer in report.degraded)
 

@@ -25,15 +25,20 @@ from ...proto.config import Config
 from ...proto.errors import COMPANION_HANGS_EXIT, HomeostatError
 from ...proto.ids import Key, TaskId
 from ...sandbox.client import ZygoteClient, ZygoteGoneError, ZygoteSilentError
-from . import calls as c
-from . import core
+from . import calls as c, core
 from .artifacts import Artifacts
+from .egress import Egress
 from .jobs import Jobs
 from .ledger import Ledger
-from .sandboxes import Sandboxes, Watches
+from .quotas import Watch
+from .sandboxes import Keeper, Sandboxes, Watches
 from .stages import Found, Stages
+from .staging import Staging
 from .streams import Capture
+from .terminals.desk import Desk, Told
+from .tools import terminals
 from .tools.orders import limit_s, order
+from .unstageable import Unstageables
 from .workspaces import WorkspaceError, Workspaces, command_owner, place_of
 
 _ZYGOTE_GONE_EXIT = 70  # EX_SOFTWARE of sysexits.h; the supervisor restarts the pair whatever the number
@@ -60,7 +65,7 @@ class Context(Protocol):
 
     @property
     def fds(self) -> dict[str, int]:
-        """``zygote`` is ours."""
+        """``zygote`` is ours; ``attach``, if it is there, is where people come to a terminal."""
 
 
 class Timer(Protocol):
@@ -93,12 +98,15 @@ class ExecutorShell:
         self._loop = loop
         self._config = context.config
         owner = command_owner(context.config.users.base)
-        self._core = core.Executor()
+        self._core = core.Executor(terminals=context.config.terminals)
         self._ledger = Ledger(context.home / "ledger" / str(context.index))
         self._artifacts = Artifacts(context.home / "artifacts", context.index)
         self._workspaces = Workspaces(context.home, context.home_name, owner)
-        self._stages = Stages(context.home / "stages" / str(context.index), self._workspaces, owner)
+        quotas = context.config.quotas
+        self._stages = Stages(context.home / "stages" / str(context.index), self._workspaces, owner, quotas)
         self._jobs = Jobs()
+        watch = partial(Watch, quotas, loop, self._jobs)
+        self._staging = Staging(self._stages, self._ledger, self._jobs, self._happened, watch)
         zygote = ZygoteClient(socket.socket(fileno=context.fds["zygote"]))
         try:
             zygote.wait_served()  # Else we might call an effect in doubt that is still about to happen.
@@ -107,7 +115,12 @@ class ExecutorShell:
         except ZygoteSilentError as error:
             print(error.message, file=sys.stderr, flush=True)
             sys.exit(COMPANION_HANGS_EXIT)
-        self._sandboxes = Sandboxes(zygote, loop, self)
+        self._sandboxes = Sandboxes(zygote, loop, self, Egress(context.home, loop))
+        listener = context.fds.get("attach")
+        self._desk = Desk(
+            loop, self._sandboxes, Told(self._happened, loop.post, self._stages.rename), listener
+        )
+        self._unstageables = Unstageables(allowed="overlay" in self._config.sandbox.may_be_missing)
         self._todo: deque[c.Effect] = deque()
         self._timer: Timer | None = None
         self._due: float | None = None
@@ -118,7 +131,9 @@ class ExecutorShell:
         wanted = self._ledger.all_stages()
         self._stages.settle(self._workspace_of, lambda key: self._ledger.blind or key in wanted)
         self._loop.watch(self._jobs.fd, self._jobs_done)
-        for _, entry in self._ledger.entries():
+        for key, entry in self._ledger.entries():
+            if entry.state == "live":
+                self._core.terminals.remember(entry, key)
             self._do(self._core.found(entry))
         self._loop.ready()
 
@@ -130,8 +145,11 @@ class ExecutorShell:
     def on_welcome(self) -> None:
         """A gate knows us; what it wants it will ask for. What ended unheard by us it says when it knows."""
         self._welcomed = True
-        if tasks := self._ledger.kept_tasks():
-            self._loop.post(m.Keeping(tasks))
+        lost = self._core.terminals.lost_tasks()
+        if tasks := (*self._ledger.kept_tasks(), *self._stages.undoing_tasks(), *lost):
+            self._loop.post(m.Keeping(tuple(dict.fromkeys(tasks))))
+        for told in self._unstageables.told_again():
+            self._loop.post(told)
 
     def on_message(self, message: m.ToExecutor) -> None:
         """One message of the gate."""
@@ -140,9 +158,9 @@ class ExecutorShell:
             case m.Execute():
                 effects = self._core.asked(self._asked(message), now)
             case m.Merge():
-                effects = self._core.merge(message)
+                effects = self._core.merge(message) or self._stuck(message, None, now)
             case m.Discard():
-                effects = self._core.discard(message, now)
+                effects = self._core.discard(message, now) or self._stuck(message, message, now)
             case m.Abort():
                 known = self._core.knows(message.key)
                 effects = self._core.abort(message, None if known else self._ledger.get(message.key), now)
@@ -150,6 +168,15 @@ class ExecutorShell:
                 effects = self._core.forget(message)
             case m.EndTask():
                 effects = self._core.end_task(message, now)
+            case m.Undo():
+                effects = self._core.undo(message, self._place(message.workspace), now)
+            case m.ReadDiff():
+                self._jobs.submit(message.key, partial(self._stages.show, message), self._loop.post)
+                effects = []
+            case m.HoldTask():
+                effects = self._core.hold_task(message, now)
+            case m.Lend():
+                effects = self._core.terminals.lend(message, self._desk.why_not_lent)
             case _:
                 assert_never(message)
         self._do(effects)
@@ -166,11 +193,23 @@ class ExecutorShell:
         stage: Found = "none"
         if not self._core.knows(key) and execute.klass != "read":
             entry = self._ledger.get(key)
-            if execute.klass == "staged" and (entry is not None or execute.resumed):
+            if c.works_on_stage(execute) and (entry is not None or execute.resumed):
                 stage = self._stages.find(key)
+        place = self._place(execute.workspace)
         return c.Asked(
-            execute, limit_s(execute), entry, stage, self._ledger.blind, self._place(execute.workspace)
+            execute, limit_s(execute), entry, stage, self._ledger.blind, place, terminals.meant(execute)
         )
+
+    def _stuck(self, message: m.Merge | m.Discard, refusal: m.Discard | None, now: float) -> list[c.Effect]:
+        """The gate's word on a call that is not open any more: a merge that stopped midway still hears it."""
+        key = message.key
+        if self._core.knows(key) or self._stages.find(key) != "committed":
+            return []
+        workspace, task = self._stages.origin(key)
+        if not workspace:
+            return []
+        execute = m.Execute(key, TaskId(task), "", b"", "staged", workspace, 0.0, 0)
+        return self._core.stuck(execute, self._place(workspace), self._ledger.get(key), refusal, now)
 
     def _place(self, path: str) -> str:
         with suppress(WorkspaceError):  # the launch will meet it again, and tell
@@ -182,13 +221,18 @@ class ExecutorShell:
         """A command runs."""
         self._happened(c.Launched(key, protection))
 
-    def not_launched(self, key: Key, text: str) -> None:
-        """A command could not be run."""
+    def not_launched(self, key: Key, text: str, no_overlay: str = "") -> None:
+        """A command could not be run; perhaps because its changes can't be staged."""
+        if no_overlay and (workspace := self._core.workspace_of(key)):
+            text, told = self._unstageables.met(workspace, no_overlay)
+            if told is not None:
+                self._loop.post(told)
         self._happened(c.NotLaunched(key, text))
 
     def stopped(self, key: Key) -> None:
-        """A sandbox stands still."""
-        self._happened(c.Stopped(key))
+        """A sandbox stands still, and with it every call that is at it."""
+        for one in self._desk.still(key):
+            self._happened(c.Stopped(one))
 
     def exited(self, event: c.Exited, capture: Capture) -> None:
         """A command ended; put its output away, beside the loop if that takes the disk."""
@@ -232,53 +276,47 @@ class ExecutorShell:
             case c.Erase():
                 self._ledger.erase(effect.key)
             case c.Launch():
-                self._launch(effect.execute, effect.place)
+                self._launch(effect)
             case c.Kill() | c.Freeze() | c.Thaw():
-                self._sandboxes.treat(effect)
-            case c.TakeDiff():
-                self._jobs.submit(effect.key, partial(self._stages.read, effect.key), self._happened)
-            case c.MergeStage():
-                self._ledger.keep_stage(effect.task, effect.key)
-                self._jobs.submit(effect.key, partial(self._stages.merge, effect.key), self._happened)
-            case c.RollForward():
-                self._ledger.keep_stage(effect.task, effect.key)
-                roll = partial(self._stages.roll_forward, effect.key, effect.workspace)
-                self._jobs.submit(effect.key, roll, self._happened)
-            case c.DiscardStage():
-                self._jobs.submit(effect.key, partial(self._stages.discard, effect.key), lambda _: None)
-            case c.SweepTask():
-                self._sweep(effect.task)
+                self._desk.treat(effect)
+            case c.UseTerminal() | c.CloseTerminal() | c.HoldTerminal() | c.LendTerminal() | c.DropTerminal():
+                self._desk.do(effect)
+            case c.TakeDiff() | c.MergeStage() | c.RollForward() | c.PutAside() | c.DiscardStage():
+                self._staging.treat(effect)
+            case c.TakeBack() | c.SweepTask():
+                self._staging.treat(effect)
             case _:
                 assert_never(effect)
 
-    def _launch(self, execute: m.Execute, place: str) -> None:
+    def _launch(self, launch: c.Launch) -> None:
         """Everything up to the zygote's answer. Nothing was run when any of it fails."""
+        execute, place = launch.execute, launch.place
         key = execute.key
         workspace_fd = stage_fd = None
-        capture = None
         try:
             self._ledger.check_holds(key)  # if we were killed now, nobody would know that it was begun
-            made = order(execute, self._config)
+            lives_on = execute.tool == "terminal.open"
+            made = terminals.order(execute, self._config) if lives_on else order(execute, self._config)
             workspace_fd = self._workspaces.open(execute.workspace)
             if place_of(workspace_fd) != place:
                 raise WorkspaceError(f"the workspace {execute.workspace} was exchanged while the call waited")
-            if execute.klass == "staged":
-                stage_fd = self._stages.create(key, os.dup(workspace_fd)).stage.fd
-            capture = Capture(self._artifacts.writer(execute.output_limit_bytes), made.text_limit_bytes)
-            self._sandboxes.start(key, made, workspace_fd, stage_fd, capture)
+            if c.works_on_stage(execute):
+                work = self._stages.create(key, os.dup(workspace_fd), execute.workspace, execute.task)
+                stage_fd = work.stage.fd
+            elif execute.klass != "read":
+                self._stages.counts.forget(place)  # what it writes, it writes unseen
+            output: Capture | Keeper = (
+                self._desk.open(execute, launch.terminal)
+                if lives_on
+                else Capture(self._artifacts.writer(execute.output_limit_bytes), made.text_limit_bytes)
+            )
+            self._sandboxes.start(key, made, workspace_fd, stage_fd, output)
         except (HomeostatError, OSError) as error:
             text = error.message if isinstance(error, HomeostatError) else str(error)
             self._happened(c.NotLaunched(key, text))
         finally:
             if workspace_fd is not None:
                 os.close(workspace_fd)
-
-    def _sweep(self, task: TaskId) -> None:
-        for key in self._ledger.stages_of(task):
-            self._jobs.submit(key, partial(self._stages.discard, key), partial(self._swept, task, key))
-
-    def _swept(self, task: TaskId, key: Key, _: None) -> None:
-        self._ledger.drop_stage(task, key)
 
     # -- time and end ---------------------------------------------------------------------------------
     def _settle(self) -> None:
@@ -301,8 +339,10 @@ class ExecutorShell:
     def _finish(self) -> None:
         if not self._finished:
             self._finished = True
+            self._desk.close()
             self._sandboxes.close()
             self._loop.unwatch(self._jobs.fd)
+            self._staging.close()
             self._jobs.close()
             self._stages.close()
             self._ledger.close(settled=self._welcomed)

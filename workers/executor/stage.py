@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterator
 from typing import Literal, Self, TypeVar
 
 from ...proto.errors import RefusedError
-from . import filecalls
-from . import manifest as records
+from . import filecalls, manifest as records
 from .beneath import RESOLVE, Beneath
 
-StageState = Literal["open", "committed", "merged"]
+StageState = Literal["open", "committed", "merged", "withdrawn", "undone"]
 At = Callable[[str], None]
 """Called after each step that the disk can see; tests crash in it."""
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _GONE_PREFIX = ".gone-"
 _MANIFEST, _MERGED, _COPIES = "manifest", "merged", "copies"
+_WITHDRAWN, _UNDONE = "withdrawn", "undone"
 _NEW_SUFFIX = ".new"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -52,6 +52,7 @@ class Stage:
         self.key = check_key(key)
         self.stages_fd = stages_fd
         self.root_mode = root_mode
+        self.workspace = self.task = ""  # whose it is: its maker may say so, and the commit record keeps it
         self.fd = filecalls.openat2(stages_fd, key.encode(), _FOLDER, RESOLVE)
 
     @classmethod
@@ -124,19 +125,30 @@ class Stage:
 
     # -- state -----------------------------------------------------------------------------------------------
     def state(self) -> StageState:
-        """``open``: throw it away and run again; ``committed``: roll forward; ``merged``: done."""
-        if self._read(_MERGED, records.Manifest):
-            return "merged"
-        return "committed" if self._read(_MANIFEST, records.Manifest) else "open"
+        """``open``: throw it away and run again; ``committed``: roll forward; ``merged``: done.
+
+        ``withdrawn``: what was merged of it is to be taken back; ``undone``: it was.
+        """
+        return self._record()[0]
 
     def manifest(self) -> records.Manifest:
         """The commit record; raise StageError when there is none."""
-        found = self._read(_MANIFEST, records.Manifest) or self._read(_MERGED, records.Manifest)
+        found = self._record()[1]
         if found is None:
             raise StageError(f"stage {self.key} has no commit record")
         if found.version != records.VERSION:
             raise StageError(f"the commit record of stage {self.key} has version {found.version}")
         return found
+
+    def _record(self) -> tuple[StageState, records.Manifest | None]:
+        """The state and its record. Going back beats going forward: a recommitment removes its name."""
+        states: tuple[tuple[StageState, str], ...] = (
+            ("undone", _UNDONE), ("withdrawn", _WITHDRAWN), ("merged", _MERGED), ("committed", _MANIFEST),
+        )  # fmt: skip
+        for state, name in states:
+            if found := self._read(name, records.Manifest):
+                return state, found
+        return "open", None
 
     def copies(self) -> dict[int, records.Identity] | None:
         """The copies made for a workspace on another mount; None before all of them are on disk."""
@@ -171,6 +183,30 @@ class Stage:
         """
         os.rename(_MANIFEST, _MERGED, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
+    def begin_withdrawal(self) -> None:
+        """From here on what was merged is taken back; a crash changes nothing of that."""
+        self._turn({"committed": _MANIFEST, "merged": _MERGED}, _WITHDRAWN)
+
+    def end_withdrawal(self) -> None:
+        """All is taken back and on disk."""
+        self._turn({"withdrawn": _WITHDRAWN}, _UNDONE)
+
+    def recommit(self) -> None:
+        """What was taken back is to count again: to be rolled forward."""
+        self._turn({"withdrawn": _WITHDRAWN, "undone": _UNDONE}, _MANIFEST)
+
+    def _turn(self, names: dict[StageState, str], new: str) -> None:
+        if (name := names.get(state := self.state())) is None:
+            raise StageError(f"stage {self.key} is {state}")
+        os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        os.fsync(self.fd)
+
+    def forget_copies(self) -> None:
+        """The copies for a workspace on another mount are no more."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_COPIES, dir_fd=self.fd)
+        os.fsync(self.fd)
+
     def _read(self, name: str, kind: type[T]) -> T | None:
         try:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
@@ -193,14 +229,29 @@ class Stage:
         os.fsync(self.fd)
         at(f"{name} durable")
 
+    def rename(self, key: str) -> None:
+        """Take another key; raise StageError when it is taken, or when a record already bears the old one."""
+        if self.state() != "open":
+            raise StageError(f"stage {self.key} is {self.state()}: it keeps its key")
+        old, new = self.key.encode(), check_key(key).encode()
+        try:
+            filecalls.renameat2(self.stages_fd, old, self.stages_fd, new, filecalls.RENAME_NOREPLACE)
+        except FileExistsError:
+            raise StageError(f"stage {key} is there already") from None
+        self.key = key
+
     # -- removal ---------------------------------------------------------------------------------------------
     def discard(self) -> None:
         """Remove the stage and close it. The key is free as soon as anything is gone.
 
-        Raises StageError for a committed stage: what it began must be rolled forward first.
+        Raises StageError for a stage in between: what it began must be rolled forward, or back, first.
         """
-        if self.state() == "committed":
-            raise StageError(f"stage {self.key} is committed and not yet merged: roll it forward")
+        if (state := self.state()) in {"committed", "withdrawn"}:
+            raise StageError(f"stage {self.key} is {state} and not yet through: roll it forward")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Remove it whatever its state, and close it: half of a merge stays half."""
         serial = 0
         while True:
             gone = f"{_GONE_PREFIX}{self.key}-{serial}"
@@ -221,13 +272,15 @@ class Stage:
 
 def sweep(stages_dir_fd: int) -> list[str]:
     """Remove what crashed removals left; give the keys of the stages that exist."""
-    keys = []
-    for name in sorted(os.listdir(stages_dir_fd)):
+    for name in os.listdir(stages_dir_fd):
         if name.startswith(_GONE_PREFIX):
             remove_tree(stages_dir_fd, name)
-        elif _KEY.fullmatch(name):
-            keys.append(name)
-    return keys
+    return keys(stages_dir_fd)
+
+
+def keys(stages_dir_fd: int) -> list[str]:
+    """The keys of the stages that exist."""
+    return sorted(name for name in os.listdir(stages_dir_fd) if _KEY.fullmatch(name))
 
 
 def _adorn(folder_fd: int, name: str, owner: tuple[int, int] | None, mode: int) -> None:

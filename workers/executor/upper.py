@@ -16,9 +16,9 @@ from collections import Counter
 import msgspec
 
 from ...proto.errors import RefusedError
-from .beneath import Beneath, EntryType, entry_type, join, parent, shown, walk
-from .changes import Change, ChangeKind, Limits
-from .manifest import Cleaning, Identity, ModeChange, Operation, Plan, fingerprint
+from .beneath import Beneath, EntryType, TooManyEntriesError, entry_type, join, parent, shown, walk
+from .changes import Change, ChangeKind, Growth, Limits
+from .manifest import Cleaning, Identity, Left, ModeChange, Operation, Plan, fingerprint
 
 _OVERLAY = "user.overlay."
 _OPAQUE = "user.overlay.opaque"
@@ -65,6 +65,8 @@ class UpperReader:
         self._modes: dict[bytes, ModeChange] = {}
         self._cleaning: list[Cleaning] = []
         self._durable: list[bytes] = []
+        self._left: list[Left] = []
+        self._more_bytes = self._more_files = 0
         self.changes: list[Change] = []
         self.conflicts: list[bytes] = []
         self.at_path = b""
@@ -83,7 +85,15 @@ class UpperReader:
     def plan(self) -> Plan:
         """What makes the workspace look as the call left it."""
         modes = sorted(self._modes.values(), key=lambda mode: mode.path)
-        return Plan(tuple(self._operations), tuple(modes), tuple(self._cleaning), tuple(self._durable))
+        return Plan(
+            tuple(self._operations), tuple(modes), tuple(self._cleaning), tuple(self._durable),
+            tuple(self._left),
+        )  # fmt: skip
+
+    @property
+    def growth(self) -> Growth:
+        """What the workspace will hold more."""
+        return Growth(self._more_bytes, self._more_files)
 
     # -- what lies where -------------------------------------------------------------------------------------
     def _merged(self, folder: bytes) -> None:
@@ -108,7 +118,11 @@ class UpperReader:
         elif entry.type == before != "dir":
             self._rewritten(entry, old)
         else:
-            base = self._gone(entry.path, old, under_opaque=True) if before == "dir" else ""
+            if before == "dir":
+                base = self._gone(entry.path, old, under_opaque=True)
+            else:
+                base = ""
+                self._weigh_workspace(-old.st_size if before == "file" else 0, -1)
             self._carry(entry, "opaque" if entry.type == before else "retyped", before, over=before == "dir")
             self._operate(entry.path, entry, old, base)
 
@@ -124,7 +138,10 @@ class UpperReader:
         """Something that moves into the workspace with all that lies beneath it; ``over``: where a folder
         was.
         """
-        self._change(entry, kind, before, digest)
+        digest = self._change(entry, kind, before, digest)
+        size = entry.status.st_size if entry.type == "file" else 0
+        self._left.append(Left(entry.path, entry.type, entry.mode, size, bytes.fromhex(digest)))
+        self._weigh_workspace(size, 1)
         if entry.type != "symlink":
             self._durable.append(entry.path)
         if entry.type == "dir":
@@ -155,6 +172,7 @@ class UpperReader:
         if entry.type == "symlink":
             if self._upper.readlink(entry.path) != self._workspace.readlink(entry.path):
                 self._carry(entry, "changed", "symlink")
+                self._weigh_workspace(0, -1)
                 self._operate(entry.path, entry, old)
             return
         digest = self._hash(self._upper, entry.path)
@@ -169,6 +187,7 @@ class UpperReader:
         if digest == base:
             entry.notes.append("same bytes")
         self._carry(entry, "changed" if same_mode or digest != base else "mode", "file", digest=digest)
+        self._weigh_workspace(-old.st_size, -1)
         self._operate(entry.path, entry, old, base)
 
     def _same_marks(self, entry: _Entry, old: os.stat_result) -> bool:
@@ -183,10 +202,11 @@ class UpperReader:
         self._entries += len(found)
         for here, status in found:
             self._note_outside(here, status)
-            if under_opaque and (here == path or self._is_carried(here)):
-                continue
             kind = entry_type(status)
             size = status.st_size if kind == "file" else 0
+            self._weigh_workspace(-size, -1)
+            if under_opaque and (here == path or self._is_carried(here)):
+                continue
             self.changes.append(
                 Change(shown(here), "deleted", kind, kind, size, status.st_mode & _PERMISSIONS)
             )
@@ -207,7 +227,7 @@ class UpperReader:
         self._entries += 1
         limits = self._limits
         if self._entries > limits.entries:
-            raise StageRefusedError(f"more than {limits.entries} entries")
+            raise self._too_many()
         if len(path) > limits.path_bytes or path.count(b"/") >= limits.depth:
             raise StageRefusedError(f"{shown(path[:80])}…: more than {limits.depth} levels or too long")
         status = self._upper.stat(path)
@@ -223,11 +243,18 @@ class UpperReader:
     def _weigh(self, entry: _Entry) -> None:
         self._bytes += entry.status.st_size
         if self._bytes > self._limits.total_bytes:
-            raise StageRefusedError(f"more than {self._limits.total_bytes} bytes")
+            raise StageRefusedError(
+                f"more than {self._limits.total_bytes} bytes (quotas.stage_bytes): write less in one call, "
+                f"or raise the setting"
+            )
         if entry.status.st_nlink > 1:
             self._names_seen[entry.status.st_ino] += 1
             self._linked[entry.status.st_ino] = entry.status.st_nlink
             entry.notes.append("hard link")
+
+    def _weigh_workspace(self, size: int, files: int) -> None:
+        self._more_bytes += size
+        self._more_files += files
 
     def _read_attributes(self, entry: _Entry) -> None:
         fd = self._upper.open(entry.path)
@@ -249,7 +276,16 @@ class UpperReader:
             entry.notes.append("set-id and sticky bits dropped")
 
     def _names(self, tree: Beneath, folder: bytes) -> list[bytes]:
-        return tree.names(folder, self._limits.entries - self._entries)
+        try:
+            return tree.names(folder, self._limits.entries - self._entries)
+        except TooManyEntriesError:
+            raise self._too_many() from None
+
+    def _too_many(self) -> StageRefusedError:
+        return StageRefusedError(
+            f"more than {self._limits.entries} entries (quotas.stage_files): change fewer files and folders "
+            f"in one call, or raise the setting"
+        )
 
     def _hash(self, tree: Beneath, path: bytes) -> str:
         with os.fdopen(tree.open(path), "rb", buffering=0) as file:
@@ -266,7 +302,8 @@ class UpperReader:
             return ""
 
     # -- noting it down --------------------------------------------------------------------------------------
-    def _change(self, entry: _Entry, kind: ChangeKind, before: EntryType | None, digest: str = "") -> None:
+    def _change(self, entry: _Entry, kind: ChangeKind, before: EntryType | None, digest: str = "") -> str:
+        """Note it, and give its digest."""
         is_file, target = entry.type == "file", b""
         if is_file:
             digest = digest or self._hash(self._upper, entry.path)
@@ -289,6 +326,7 @@ class UpperReader:
                 notes=tuple(entry.notes),
             )
         )
+        return digest
 
     def _special(self, entry: _Entry, before: EntryType | None) -> None:
         entry.notes.append("not merged")

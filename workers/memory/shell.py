@@ -30,8 +30,7 @@ from .core import (
     StoreLater,
     Welcomed,
 )
-from .store import DamagedError, SearchTimeoutError
-from .store import Store as Database
+from .store import DamagedError, SearchTimeoutError, Store as Database
 
 if TYPE_CHECKING:
     from ..runtime import Context, Loop

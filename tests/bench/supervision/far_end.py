@@ -17,8 +17,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from homeostat.proto import link
-from homeostat.proto import messages as m
+from homeostat.proto import link, messages as m
 from homeostat.proto.ids import Key, TaskId, identity
 from homeostat.proto.records import Call, Usage
 from homeostat.proto.transport import Waiter, dealer, drain

@@ -25,8 +25,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from homeostat.proto import link
-from homeostat.proto import messages as m
+from homeostat.proto import link, messages as m
 from homeostat.proto.codec import LINK_LIMIT_BYTES
 from homeostat.proto.ids import Key
 from homeostat.proto.transport import router, send_to

@@ -91,7 +91,7 @@ def test_run_refuses_a_home_when_it_is_not_writable(home: Home, what: str) -> No
 def test_commands_refuse_a_home_when_its_path_is_too_long(root: Path) -> None:
     """Exit 7 with both lengths, before anything is made."""
     long = root / ("x" * 100)
-    length = len(str(long / "run" / "control.sock"))
+    length = len(str(long / "run" / "terminal.63.sock"))
     refusal = attempt(COMMAND, "--home", str(long), "run")
     assert refusal.code == 7
     assert f"{length} bytes" in refusal.message

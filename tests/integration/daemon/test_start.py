@@ -16,8 +16,7 @@ import pytest
 from homeostat.proto.config import Config
 from homeostat.proto.errors import UnreachableError
 from homeostat.supervisor import daemonize
-from tests.fakes.supervised import PROGRAM as FRONT
-from tests.fakes.supervised import ROOT, Supervised, alive, eventually
+from tests.fakes.supervised import PROGRAM as FRONT, ROOT, Supervised, alive, eventually
 from tests.integration.bad_input.stand import ENCLOSED
 from tests.integration.daemon.stand import Daemon, ended, offspring
 

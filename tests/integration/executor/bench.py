@@ -52,20 +52,29 @@ def remove(home: Path) -> None:
 class Bench:
     """One executor."""
 
-    def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="homeostat-test-", dir="/var/tmp"))
+    def __init__(self, config: Config | None = None, folder: str = "/var/tmp") -> None:
+        self.config = config or Config()
+        self.home = Path(tempfile.mkdtemp(prefix="homeostat-test-", dir=folder))
         self.home.chmod(0o711)
         (self.home / "workspaces").mkdir(mode=0o711)
         self.workspace = self.home / "workspaces" / TASK
         self.zygote = ZygoteProcess()
         self._keys = itertools.count(1)
+        self.fds: dict[str, int] = {}
+        """What else the executor is handed at its next start."""
         self.start()
 
     def start(self) -> None:
         """The executor begins, perhaps again."""
         self.loop = ClockedLoop()
         self.worker: ExecutorShell = make(
-            Handed(self.home, str(self.home), {"zygote": os.dup(self.zygote.owner.fileno())}), self.loop
+            Handed(
+                self.home,
+                str(self.home),
+                {"zygote": os.dup(self.zygote.owner.fileno()), **self.fds},
+                config=self.config,
+            ),
+            self.loop,
         )
         self.worker.on_welcome()
 
@@ -127,7 +136,7 @@ class Bench:
 
     def answers(self, key: Key) -> list[m.FromExecutor]:
         """What was said of this call so far."""
-        return [message for message in self.loop.posted if message.key == key]
+        return [message for message in self.loop.posted if getattr(message, "key", None) == key]
 
     def wait(self, is_true: Callable[[], object], limit_s: float = 30.0) -> None:
         """Serve until it holds."""

@@ -22,8 +22,7 @@ from typing import Any
 import msgspec
 
 from homeostat.proto import messages as m
-from homeostat.workers.executor import calls as c
-from homeostat.workers.executor import ledger, merge, sandboxes, shell
+from homeostat.workers.executor import calls as c, ledger, merge, sandboxes, shell
 from tests.fakes.clocked_loop import ClockedLoop
 from tests.integration.executor.bench import Handed
 

@@ -51,3 +51,19 @@ def test_file_search_with_an_exploding_pattern_dies_at_the_deadline(bench: Bench
     bench.file("aaa", "a" * 40 + "!\n")
     key = bench.send("file.search", "read", deadline_s=1.0, pattern="(a+)+$", path="aaa", regex=True)
     assert bench.ended(key).status == "timeout"
+
+
+def test_file_patch_counts_whole_or_not_at_all(bench: Bench) -> None:
+    """In the sandbox, on a stage: one that fits is merged, one that does not leaves nothing to decide."""
+    bench.file("one", "a\r\n")
+    one = "--- a/one\n+++ b/one\n@@ -1 +1 @@\n-a\n+b\n"
+    new = "--- /dev/null\n+++ b/new/file\n@@ -0,0 +1 @@\n+x\n"
+    assert (
+        bench.run("file.patch", "staged", patch=one + new).text
+        == "patched one: 1 hunk\nmade new/file: 1 hunk\n"
+    )
+    assert (bench.workspace / "one").read_bytes() == b"b\r\n"
+    assert (bench.workspace / "new" / "file").read_text() == "x\n"
+    key = bench.send("file.patch", "staged", patch=one.replace("-a", "-b").replace("+b\n", "+c\n") + one)
+    assert (bench.ended(key).status, len(bench.answers(key))) == ("error", 1)
+    assert (bench.workspace / "one").read_bytes() == b"b\r\n"

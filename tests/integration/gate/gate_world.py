@@ -21,9 +21,7 @@ from typing import Any
 
 import zmq
 
-from homeostat.proto import codec, link, wire
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import codec, link, messages as m, records as r, wire
 from homeostat.proto.config import Config, to_bytes
 from homeostat.proto.ids import Key, Role, TaskId, identity
 from homeostat.proto.transport import dealer, drain

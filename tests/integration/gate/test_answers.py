@@ -11,9 +11,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from homeostat.proto import codec, wire
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import codec, messages as m, records as r, wire
 from homeostat.proto.config import Agent, Config
 from tests.integration.gate.gate_world import PATIENCE_S, FakeBrain, GateWorld, ask
 

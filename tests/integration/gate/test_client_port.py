@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
-from homeostat.proto import codec, wire
-from homeostat.proto import messages as m
+from homeostat.proto import codec, messages as m, wire
 from homeostat.proto.config import Agent, Client, Config
 from homeostat.supervisor.listeners import address_of
 from tests.integration.gate.gate_world import GateWorld, ask

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import zmq
 
-from homeostat.proto import codec, wire
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import codec, messages as m, records as r, wire
 from homeostat.proto.config import Agent, Config, Policy
 from homeostat.workers.gate.journal.store import Store
 from homeostat.workers.gate.journal.verify import verify

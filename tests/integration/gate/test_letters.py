@@ -15,9 +15,7 @@ import pytest
 import zmq
 from prometheus_client.mmap_dict import MmapedDict
 
-from homeostat.proto import codec, link, wire
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import codec, link, messages as m, records as r, wire
 from homeostat.proto.config import Agent, Config
 from homeostat.proto.ids import TaskId, identity
 from homeostat.proto.transport import dealer

@@ -7,9 +7,7 @@ from typing import Any
 
 import zmq
 
-from homeostat.proto import codec, subjects, wire
-from homeostat.proto import messages as m
-from homeostat.proto import records as r
+from homeostat.proto import codec, messages as m, records as r, subjects, wire
 from homeostat.proto.config import Agent, Config
 from homeostat.proto.ids import Key
 from homeostat.workers.gate.journal.store import Store

@@ -181,7 +181,7 @@ def test_supervisor_refuses_a_home_when_its_path_is_too_long(home: Path) -> None
     finally:
         supervised.close()
     assert code == 7
-    assert f"{len(str(long / 'run' / 'control.sock'))} bytes are too long" in err
+    assert f"{len(str(long / 'run' / 'terminal.63.sock'))} bytes are too long" in err
     assert "--home" in err
     assert not long.exists()
 

@@ -25,6 +25,7 @@ def test_supervisor_serves_when_a_killed_one_left_its_sockets_and_its_pid(
         "gate.sock",
         "client.sock",
         "control.sock",
+        "terminal.0.sock",
     }
     with pytest.raises(UnreachableError):
         control.ask(home, control.Status())

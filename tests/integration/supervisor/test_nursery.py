@@ -12,8 +12,7 @@ from pathlib import Path
 import prctl
 import pytest
 
-from homeostat.proto import codec, config
-from homeostat.proto import messages as m
+from homeostat.proto import codec, config, messages as m
 from homeostat.supervisor.process import children, reap_strays
 from tests.fakes.supervised import ROOT, alive, eventually
 from tests.integration.supervisor.hosted import Hosted

@@ -64,6 +64,30 @@ def test_a_layer_may_be_missing_only_where_the_operator_wrote_so(
     assert [finding.level for finding in doctor.protection(tmp_path, lenient)] == ["warn"]
 
 
+def test_doctor_says_what_a_missing_layer_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the errno: what the operator who allows it goes without."""
+    found = probe.Finding("cgroup", False, False, "Permission denied", 13, "delegate", "no bound for all")
+    monkeypatch.setattr(probe, "probe_all", lambda _directory: [found])
+    (finding,) = doctor.protection(tmp_path, Config())
+    assert finding.level == "warn"
+    assert finding.detail == "Permission denied (errno 13); without it: no bound for all"
+
+
+def test_doctor_says_what_ways_out_and_tools_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that isn't installed is named; programs may be missing, bash had better not."""
+    config = parse(
+        'connection = [{name = "db", url = "postgresql://127.0.0.1/x"}]\n'
+        '[[agent]]\nname = "a"\nprovider = "script"\nconnections = ["db"]\n'
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "psycopg" else object())
+    (database,) = doctor.ways_out(config)
+    assert (database.level, database.remedy) == ("warn", "pip install psycopg")
+    assert doctor.ways_out(Config()) == []
+    nowhere = doctor.tools(Config(sandbox=Sandbox(path="/nonexistent")))
+    assert nowhere.level == "warn"
+    assert "bash" in nowhere.detail
+
+
 def test_check_fails_where_a_home_can_not_be(tmp_path: Path) -> None:
     """Too long a path, a file in the way, too little room."""
     (tmp_path / "file").write_text("")

@@ -8,8 +8,7 @@ import pytest
 from homeostat.proto import messages as m
 from homeostat.proto.ids import EffectClass, Key, TaskId
 from homeostat.proto.records import ChangeLine, DiffSummary
-from homeostat.workers.executor import calls as c
-from homeostat.workers.executor import outcomes
+from homeostat.workers.executor import calls as c, outcomes
 from homeostat.workers.executor.core import Executor
 from homeostat.workers.executor.entries import Entry
 

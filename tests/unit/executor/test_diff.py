@@ -9,15 +9,17 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from homeostat.proto.records import DiffSummary
-from homeostat.workers.executor.beneath import shown
+from homeostat.workers.executor.beneath import Beneath, shown
 from homeostat.workers.executor.changes import Change
 from homeostat.workers.executor.diff import Diff, Limits, read_diff
+from homeostat.workers.executor.renames import digest_in, pair_renames
 from homeostat.workers.executor.stage import Stage
 from tests.unit.executor import stage_lab as lab
 
@@ -88,17 +90,19 @@ def test_diff_names_each_kind_of_change_when_all_are_made(bench: lab.Bench) -> N
     """One hard day's work on an overlay gives the kinds that were meant."""
     found = kinds(after(bench, lab.work_hard))
     expected = {
-        "edit": "changed", "gone": "deleted", "moved": "deleted", "moved2": "created", "touch": "changed",
+        "edit": "changed", "gone": "deleted", "moved2": "renamed", "touch": "changed",
         "mode": "mode", "link1": "changed", "tagged": "changed", "f2d": "retyped", "f2d/x": "created",
         "f2l": "retyped", "l2f": "retyped", "relink": "changed", "d2f/a": "deleted", "d2f": "retyped",
         "opaque": "opaque", "opaque/a": "changed", "opaque/b": "deleted", "opaque/c": "created",
         "goner": "deleted", "goner/a": "deleted", "keep/deep/b": "changed", "keep/deep/a": "deleted",
-        "shut": "mode", "mvdir": "deleted", "mvdir2/a": "created", "new/er/est/f": "created",
+        "shut": "mode", "mvdir": "deleted", "mvdir2": "created", "mvdir2/a": "renamed",
+        "new/er/est/f": "created",
         "opened/a": "changed", "fifo": "special", "new/fifo": "special", "suid": "created",
         r"new\x0aline\xff\xfe": "created",
     }  # fmt: skip
     assert {path: found.get(path) for path in expected} == expected
-    assert not {"same", "keep", "keep/deep", "link2", "opened", "opened/b"} & found.keys()
+    silent = {"same", "keep", "keep/deep", "link2", "opened", "opened/b", "moved", "mvdir/a"}
+    assert not silent & found.keys()
 
 
 def test_diff_says_that_a_link_leads_outside_when_it_was_created(bench: lab.Bench) -> None:
@@ -332,3 +336,76 @@ def test_diff_leaves_everything_alone_when_it_is_read(bench: lab.Bench) -> None:
     before = lab.snapshot(bench.workspace), lab.snapshot(upper)
     diff_of(bench)
     assert (lab.snapshot(bench.workspace), lab.snapshot(upper)) == before
+
+
+def test_diff_shows_one_line_when_a_file_was_renamed(bench: lab.Bench) -> None:
+    """Old and new name, nothing written, nothing deleted; the summary has both names."""
+    diff = after(bench, lambda view: (view / "moved").rename(view / "keep/moved"))
+    change = one(diff)
+    assert (change.kind, change.source, change.path) == ("renamed", "moved", "keep/moved")
+    assert (diff.bytes_written, diff.deleted) == (0, 0)
+    assert diff.summary(9).changes[0].source == "moved"
+
+
+def test_diff_pairs_each_name_once_when_many_files_are_alike(bench: lab.Bench) -> None:
+    """A moved folder of equal files keeps their names together, and a copy is no rename."""
+    (bench.workspace / "many").mkdir()
+    for name in "abc":
+        lab.write(bench.workspace / "many" / name, "all the same")
+
+    def act(view: Path) -> None:
+        shutil.copytree(view / "many", view / "moved-here")
+        shutil.copy(view / "many/a", view / "copy")
+        shutil.rmtree(view / "many")
+
+    diff = after(bench, act)
+    renamed = {change.source: change.path for change in diff.changes if change.kind == "renamed"}
+    assert renamed == {f"many/{name}": f"moved-here/{name}" for name in "abc"}
+    assert kinds(diff)["copy"] == "created"
+    assert diff.deleted == 1
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o644])
+def test_diff_hides_no_change_behind_a_rename(bench: lab.Bench, mode: int) -> None:
+    """Other permissions, or other bytes of the same length, are created and deleted."""
+
+    def act(view: Path) -> None:
+        (view / "moved").rename(view / "moved2")
+        (view / "moved2").chmod(mode)
+        if mode == 0o644:
+            with (view / "moved2").open("r+b") as file:
+                file.write(b"O")
+
+    assert kinds(after(bench, act)) == {"moved": "deleted", "moved2": "created"}
+
+
+def test_diff_reads_no_more_than_its_bound_to_recognise_renames(bench: lab.Bench) -> None:
+    """Beyond it a rename shows as created and deleted; two empty files are no pair."""
+    lab.write(bench.workspace / "empty")
+
+    def act(view: Path) -> None:
+        (view / "moved").rename(view / "moved2")
+        (view / "empty").rename(view / "void")
+
+    diff = after(bench, act)
+    assert kinds(diff) == {"empty": "deleted", "void": "created", "moved2": "renamed"}
+    workspace = Beneath(os.open(bench.workspace, os.O_RDONLY))
+    changes = [
+        Change("moved", "deleted", "file", "file", size=500, mode=0o644),
+        Change("x", "created", "file", size=500, mode=0o644, digest="0" * 64),
+    ]
+    assert pair_renames(changes, partial(digest_in, workspace), most_bytes=499) == changes
+    os.close(workspace.fd)
+
+
+def test_diff_says_how_much_more_the_workspace_will_hold(bench: lab.Bench) -> None:
+    """Whatever was done, sizes and things before plus the growth are those after."""
+
+    def held() -> tuple[int, int]:
+        found = [path.lstat() for path in bench.workspace.rglob("*")]
+        return sum(s.st_size for s in found if stat.S_ISREG(s.st_mode)), len(found)
+
+    before = held()
+    diff = after(bench, lab.work_hard)
+    lab.merge(bench)
+    assert held() == (before[0] + diff.growth.bytes, before[1] + diff.growth.files)

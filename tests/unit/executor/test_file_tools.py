@@ -119,6 +119,54 @@ def test_file_edit_finds_text_over_windows_line_ends(run: Run, tmp_path: Path) -
     assert (tmp_path / "a").read_bytes() == b"1\r\n2\r\n3\r\nz\r\n"
 
 
+@pytest.mark.parametrize(
+    ("before", "shown", "after"),
+    [
+        (b"\xef\xbb\xbfgr\xc3\xbcn\r\n", "grün\r\n", b"\xef\xbb\xbfblau\r\n"),
+        ("\ufeffgrün\n😀".encode("utf-16-le"), "grün\n😀", "\ufeffblau\n😀".encode("utf-16-le")),
+        ("\ufeffgrün".encode("utf-16-be"), "grün", "\ufeffblau".encode("utf-16-be")),
+        (b"gr\xfcn \xe9", "grün é", b"blau \xe9"),
+    ],
+)
+def test_encodings_are_read_as_such_and_kept(
+    run: Run, tmp_path: Path, before: bytes, shown: str, after: bytes
+) -> None:
+    """Marks, two-byte text and Latin-1: shown as text, edited, written back as they were."""
+    (tmp_path / "a").write_bytes(before)
+    assert run("file.read", path="a") == (0, shown)
+    assert run("file.edit", path="a", old="grün", new="blau")[0] == 0
+    assert (tmp_path / "a").read_bytes() == after
+
+
+def test_file_edit_refuses_what_an_encoding_lacks(run: Run, tmp_path: Path) -> None:
+    """And leaves the file as it was; so does a binary one."""
+    (tmp_path / "a").write_bytes(b"gr\xfcn")
+    assert run("file.edit", path="a", old="grün", new="→") == (
+        1, "a: '→' can't be written in its encoding, latin-1; nothing was changed\n",
+    )  # fmt: skip
+    assert (tmp_path / "a").read_bytes() == b"gr\xfcn"
+    (tmp_path / "b").write_bytes(b"\xff\xfe\0\0x\0\0\0")
+    assert run("file.edit", path="b", old="x", new="y") == (1, "b: it is a binary file\n")
+    assert run("file.read", path="b") == (1, "b: it is a binary file of 8 bytes\n")
+
+
+def test_file_read_goes_on_in_two_byte_text(run: Run, tmp_path: Path) -> None:
+    """Parts joined give the text; no pair is split; an odd place is refused."""
+    text = "aü😀\n" * 300
+    (tmp_path / "a").write_bytes(f"\ufeff{text}".encode("utf-16-le"))
+    read, offset = "", 0
+    while True:
+        code, out = run("file.read", path="a", offset_bytes=offset, limit_bytes=101)
+        assert code == 0
+        footer = re.search(r"\n\[bytes \d+ to (\d+) of \d+; go on with offset_bytes=\d+\]\n\Z", out)
+        read += out[: footer.start()] if footer else out
+        if footer is None:
+            break
+        offset = int(footer[1])
+    assert read == text
+    assert run("file.read", path="a", offset_bytes=3)[0] == 1
+
+
 def test_file_list_shows_kinds_in_order(run: Run, tmp_path: Path) -> None:
     """Folders, files with sizes, links with targets; hidden tricks in names are written out."""
     (tmp_path / "b").mkdir()

@@ -7,8 +7,7 @@ import sqlite3
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from homeostat.workers.memory.episodes import Episode
 from homeostat.workers.memory.query import NOTHING, TERMS_LIMIT, Found, Question, answer, match_expression

@@ -2,16 +2,19 @@
 
 import os
 import socket
+from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
 
 from homeostat.proto.errors import MessageTooLargeError, ProtocolError
+from homeostat.proto.settings import Sandbox
 from homeostat.sandbox import landlock, layers, probe, protocol
 from homeostat.sandbox.client import ZygoteClient, ZygoteGoneError, ZygoteSilentError
 from homeostat.sandbox.kernel import KernelError, invoke
 from homeostat.sandbox.layers import Layer, LayerError
 from homeostat.sandbox.namespaces import Ids
+from homeostat.sandbox.placement import MAY_BE_MISSING
 from homeostat.sandbox.profile import Limits, Profile
 from homeostat.sandbox.protocol import Exited, Kill, Launch, Refused
 
@@ -167,25 +170,29 @@ def test_landlock_asks_only_for_what_a_version_knows() -> None:
 def test_probe_finds_what_the_kernel_gives_and_leaves_nothing(tmp_path: os.PathLike[str]) -> None:
     """Every finding is typed, a missing one has a remedy, and the folder is empty again."""
     findings = probe.probe_all(os.fspath(tmp_path))
-    names = [finding.feature for finding in findings]
-    assert names == [
-        "user_namespaces",
-        "mount_api",
-        "fresh_proc",
-        "overlay",
-        "pidfd",
-        "seccomp",
-        "landlock",
-        "packet_size",
-    ]
-    assert all(finding.available or finding.remedy for finding in findings)
+    assert [finding.feature for finding in findings] == [one.name for one in layers.PROTECTIONS]
+    assert all(finding.available or (finding.remedy and finding.costs) for finding in findings)
+    assert all(finding.detail for finding in findings)
     assert os.listdir(tmp_path) == []
+
+
+def test_every_layer_that_may_be_lacking_is_tried_and_told() -> None:
+    """One table: what an operator may allow to be missing, and a trial, a price and a remedy for each."""
+    assert [one.name for one in layers.PROTECTIONS] == [*probe.PROBES]
+    assert all(one.costs and one.remedy for one in layers.PROTECTIONS)
+    allowed = get_args(get_args(get_type_hints(Sandbox)["may_be_missing"])[0])
+    assert set(allowed) == layers.DEGRADABLE
+    assert set(Sandbox().may_be_missing) == set(MAY_BE_MISSING) <= layers.DEGRADABLE
+    assert layers.missing(landlock=False, cgroup=False) == ("landlock", "cgroup")
+    assert layers.missing(landlock=True, cgroup=True) == ()
 
 
 def test_probe_tells_a_folder_that_cannot_hold_stages() -> None:
     """A place where no stage can be made is a finding with its errno, not a crash."""
-    finding = probe.overlay("/proc")
+    (protection,) = (one for one in layers.PROTECTIONS if one.name == "overlay")
+    finding = probe.probe(protection, "/proc")
     assert not finding.available
+    assert not finding.required
     assert finding.errno is not None
     assert "/proc" in finding.detail
 

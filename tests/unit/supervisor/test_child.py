@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from homeostat.proto import codec
-from homeostat.proto import messages as m
+from homeostat.proto import codec, messages as m
 from homeostat.proto.errors import ProtocolError
 from homeostat.supervisor.child import Child
 from homeostat.supervisor.process import Process

@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from homeostat.supervisor.lifecycle import ALIVE, TABLE, Action, Event, State, mermaid, step
 

@@ -1,8 +1,7 @@
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from homeostat.supervisor import liveness
 from homeostat.supervisor.liveness import Limits, Reading, Watch, Word

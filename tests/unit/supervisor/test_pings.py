@@ -1,7 +1,6 @@
 """Signs of life after a ping, as pure decisions."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from homeostat.supervisor.liveness import IDLE, START, Word
 from homeostat.supervisor.pings import Pings, Sign

@@ -1,7 +1,6 @@
 """Token buckets that count what they hold back."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from homeostat.supervisor.rates import NAMES_LIMIT, Rates
 

@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from homeostat.proto.config import Supervision
 from homeostat.supervisor.restart import FAILED_STARTS, Backoff, Intensity, affected, pointless

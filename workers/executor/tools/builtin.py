@@ -115,6 +115,22 @@ def read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
+def put(whole: str, data: bytes) -> None:
+    """Make this the whole content of a file."""
+    fd = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+
+
+def set_executable(whole: str, *, executable: bool) -> None:
+    """Whoever may read it may execute it, as the umask would have it; or nobody."""
+    mode = os.stat(whole).st_mode & 0o777
+    os.chmod(whole, mode | (mode & 0o444) >> 2 if executable else mode & ~0o111)
+
+
 def is_binary(head: bytes) -> bool:
     """Whether this is no text, by the rule that grep and git use: a NUL near the beginning."""
     return b"\0" in head[:_PROBE_BYTES]

@@ -13,10 +13,25 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from .builtin import LARGEST_FILE_BYTES, Failure, builtin, is_binary, open_file, place, read_all, shown
+from .builtin import (
+    LARGEST_FILE_BYTES,
+    Failure,
+    builtin,
+    is_binary,
+    open_file,
+    place,
+    put,
+    read_all,
+    set_executable,
+    shown,
+)
+from .encodings import LATIN_1, UTF_8, Encoding, UnwritableError, marked, of
 from .folders import list_folder, search
+from .patch import patch
 
 READ_DEFAULT_BYTES: Final = 4_096
+MARK_BYTES: Final = 4
+UTF_8_MARK: Final = b"\xef\xbb\xbf"
 
 
 def read(arguments: dict[str, Any]) -> str:
@@ -29,18 +44,47 @@ def read(arguments: dict[str, Any]) -> str:
         if offset and offset >= size:
             raise Failure(f"{shown(path)}: it has {size} bytes; there is nothing at {offset}")
         data = os.pread(fd, limit, offset)
+        encoding = marked(os.pread(fd, MARK_BYTES, 0))
     finally:
         os.close(fd)
+    if encoding is not None and encoding.name != "utf-8":
+        return _wide(path, data, offset, size, encoding)
     if is_binary(data):
         raise Failure(f"{shown(path)}: it is a binary file of {size} bytes")
-    after = offset + len(data)
-    if after < size:
+    if offset + len(data) < size:
         data = _whole_characters(data)
-        after = offset + len(data)
-    text = data.decode("utf-8", "replace")
+    text = _text(data if offset else data.removeprefix(UTF_8_MARK))
+    return _part(text, offset, offset + len(data), size)
+
+
+def _part(text: str, offset: int, after: int, size: int) -> str:
     if after >= size:
         return text
     return f"{text}\n[bytes {offset} to {after} of {size}; go on with offset_bytes={after}]\n"
+
+
+def _text(data: bytes) -> str:
+    """UTF-8, or what every byte is a character of; a part may begin within a character."""
+    for skipped in range(4):
+        try:
+            return "\ufffd" * skipped + UTF_8.text(data[skipped:])
+        except UnicodeDecodeError:
+            continue
+    return LATIN_1.text(data)
+
+
+def _wide(path: str, data: bytes, offset: int, size: int, encoding: Encoding) -> str:
+    """A part of UTF-16, at whole units; a pair that the end splits is left to the next part."""
+    if offset % 2:
+        raise Failure(f"{shown(path)}: it is {encoding.name}: offset_bytes must be even")
+    data = data[: len(data) // 2 * 2] or data
+    if offset + len(data) < size and len(data) > 2:
+        high = data[-1] if encoding.name.endswith("le") else data[-2]
+        data = data[:-2] if 0xD8 <= high <= 0xDB else data
+    text = (data if offset else data.removeprefix(encoding.mark)).decode(encoding.name, "replace")
+    if "\0" in text:
+        raise Failure(f"{shown(path)}: it is a binary file of {size} bytes")
+    return _part(text, offset, offset + len(data), size)
 
 
 def _whole_characters(data: bytes) -> bytes:
@@ -66,31 +110,16 @@ def write(arguments: dict[str, Any]) -> str:
     except (FileExistsError, NotADirectoryError):
         raise Failure(f"{shown(path)}: a part of this path is a file, not a folder") from None
     existed = os.path.lexists(whole)
-    _put(whole, data)
+    put(whole, data)
     if "executable" in arguments:
-        _set_executable(whole, executable=arguments["executable"])
+        set_executable(whole, executable=arguments["executable"])
     return f"{'replaced' if existed else 'wrote'} {shown(path)}: {len(data)} bytes\n"
 
 
-def _put(whole: str, data: bytes) -> None:
-    fd = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    finally:
-        os.close(fd)
-
-
-def _set_executable(whole: str, *, executable: bool) -> None:
-    mode = os.stat(whole).st_mode & 0o777
-    # Whoever may read it may execute it, as the umask would have it.
-    os.chmod(whole, mode | (mode & 0o444) >> 2 if executable else mode & ~0o111)
-
-
 def edit(arguments: dict[str, Any]) -> str:
-    """Replace text that occurs exactly as often as said."""
+    """Replace text that occurs exactly as often as said; encoding and line ends stay."""
     path, count = arguments["path"], arguments.get("count", 1)
-    old, new = arguments["old"].encode(), arguments["new"].encode()
+    old, new = arguments["old"], arguments["new"]
     fd = open_file(path)
     try:
         if os.fstat(fd).st_size > LARGEST_FILE_BYTES:
@@ -98,16 +127,21 @@ def edit(arguments: dict[str, Any]) -> str:
         data = read_all(fd)
     finally:
         os.close(fd)
-    if is_binary(data):
+    encoding = of(data)
+    if encoding is None:
         raise Failure(f"{shown(path)}: it is a binary file")
-    if old not in data and b"\r\n" in data and b"\n" in old and b"\r" not in old:
+    text = encoding.text(data)
+    if old not in text and "\r\n" in text and "\n" in old and "\r" not in old:
         # The file has Windows line ends, which file.read doesn't show.
-        old, new = old.replace(b"\n", b"\r\n"), new.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    found = data.count(old)
+        old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
+    found = text.count(old)
     if found != count:
         what = "the text was not found" if not found else f"the text occurs {found} times, not {count}"
         raise Failure(f"{shown(path)}: {what}; nothing was changed")
-    _put(place(path), data.replace(old, new))
+    try:
+        put(place(path), encoding.data(text.replace(old, new)))
+    except UnwritableError as error:
+        raise Failure(f"{shown(path)}: {error}; nothing was changed") from None
     return f"edited {shown(path)}: {found} {'place' if found == 1 else 'places'}\n"
 
 
@@ -115,6 +149,7 @@ BUILTINS: Final[dict[str, Callable[[list[bytes]], int]]] = {
     "file.read": builtin(read),
     "file.write": builtin(write),
     "file.edit": builtin(edit),
+    "file.patch": builtin(patch),
     "file.list": builtin(list_folder),
     "file.search": builtin(search),
 }

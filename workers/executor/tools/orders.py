@@ -9,15 +9,18 @@ Source: DESIGN §9 ("environment rebuilt"); bash(1), INVOCATION.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
+from ....proto import egress
 from ....proto.config import Config
 from ....proto.errors import RefusedError
+from ....proto.ids import TaskId
 from ....proto.messages import Execute
 from ....sandbox.profile import Limits, Profile
+from ....sandbox.protocol import EGRESS_PORT
 from . import shell
 from .builtin import ARGUMENTS_ON_STDIN
 
@@ -49,7 +52,13 @@ class Order:
     cwd: str = ""
     tty: bool = False
     stdin: bytes = b""
+    rows: int = 24
+    cols: int = 80
+    idle_s: float = 0.0
+    """It may print nothing for so long; 0: for ever."""
     text_limit_bytes: int = TEXT_LIMIT_BYTES
+    egress: TaskId | None = None
+    """The task that it has a way out for."""
 
 
 class _ReadArguments(msgspec.Struct):
@@ -70,12 +79,24 @@ def order(execute: Execute, config: Config) -> Order:
     """Raises ToolError."""
     try:
         if execute.tool == "shell.run":
-            return _of_shell(execute, config)
+            return with_way_out(_of_shell(execute, config), execute)
         if execute.tool.startswith("file."):
             return _of_file(execute, config)
     except msgspec.MsgspecError as error:
         raise ToolError(f"{execute.tool}: bad arguments: {error}") from error
     raise ToolError(f"{execute.tool} is not a tool of this executor")
+
+
+def with_way_out(made: Order, execute: Execute) -> Order:
+    """The same, with a way out where the gate gives it one."""
+    if not execute.egress:
+        return made
+    return replace(
+        made,
+        profile=msgspec.structs.replace(made.profile, network="courier"),
+        env=made.env | egress.environment(EGRESS_PORT),
+        egress=execute.task,
+    )
 
 
 def _of_shell(execute: Execute, config: Config) -> Order:
@@ -84,9 +105,10 @@ def _of_shell(execute: Execute, config: Config) -> Order:
         argv=(shell.PROGRAM, b"-c", arguments.command.encode()),
         profile=profile(config, read_only=execute.klass == "read", tty=arguments.pty),
         env=shell.environment(config.sandbox.path, tty=arguments.pty),
-        cwd=_folder(arguments.cwd),
+        cwd=folder(arguments.cwd),
         tty=arguments.pty,
         stdin=arguments.stdin.encode(),
+        idle_s=arguments.idle_s,
     )
 
 
@@ -106,7 +128,7 @@ def _of_file(execute: Execute, config: Config) -> Order:
     )
 
 
-def _folder(cwd: str) -> str:
+def folder(cwd: str) -> str:
     """A folder within the workspace, as the zygote wants it: relative.
 
     Raises:
@@ -127,6 +149,7 @@ def profile(config: Config, *, read_only: bool, tty: bool) -> Profile:
         open_files=config.sandbox.max_open_files,
         processes=config.sandbox.max_processes,
         address_space_bytes=config.sandbox.max_memory_bytes,
+        total_memory_bytes=config.sandbox.total_memory_bytes,
     )
     try:
         return Profile(

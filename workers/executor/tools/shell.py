@@ -21,8 +21,10 @@ class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     command: str
     timeout_s: float = 0.0
+    idle_s: float = 0.0
     pty: bool = False
     cwd: str = ""
+    network: bool = False
     stdin: str = ""
 
 

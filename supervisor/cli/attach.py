@@ -1,0 +1,205 @@
+"""``homeostat attach``: a person takes over a live terminal of a task, and hands it back.
+
+Owns: the person's terminal while it is the program's, and the key that ends it.
+Must not know: how a terminal is lent (the executor does), what runs on it.
+Invariant: whatever ends this process but SIGKILL, the person's terminal is as it was found.
+    # INVARIANT: test_attach_gives_the_terminal_back_when_it_is_signalled
+Source: docs/PROTOCOL.md "Live terminals"; termios(3), cfmakeraw; telnet(1) for the key; xterm's ctlseqs for
+    the modes that are reset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final
+
+import click
+
+from ...proto import attach as packets
+from ...proto.errors import ProtocolError, UnreachableError, UsageError
+from .settings import Settings, common
+from .terminal import EndedError
+from .text import printable, say
+
+HAND_BACK: Final = b"\x1d"
+"""Ctrl-]"""
+_NOTICE_S: Final = 2.0
+_ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS: Final = (*_ENDS, signal.SIGWINCH)
+_RESET: Final = (
+    b"\x1b[0m\x1b[?1l\x1b>\x1b[?7h\x1b[?25h"
+    b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\r"
+)
+"""Colours, keys, wrap, cursor, mouse, paste, screen: whatever the program has left them at."""
+
+
+@click.command()
+@click.argument("task")
+@click.option("--terminal", default="", metavar="NAME", help="Which of its terminals. Default: the only one.")
+@common(json=False)
+@click.pass_obj
+def attach(settings: Settings, task: str, terminal: str) -> None:
+    """Take over a live terminal of a task; Ctrl-] hands it back.
+
+    While you have it the agent waits. What you type is not recorded; that you took it over is.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("attach needs a terminal of its own", expected="stdin and stdout on a terminal")
+    with settings.client() as client:
+        lent = client.attach(task, terminal)
+    try:
+        executor = packets.connect(lent.path, packets.Hello(lent.token, *_size()))
+    except OSError as error:
+        raise UnreachableError(f"{lent.path}: {error.strerror}", remedy="Try again.") from error
+    say(f"you have terminal {printable(lent.terminal)} of {task}; Ctrl-] hands it back")
+    try:
+        with executor, _raw() as signals:
+            reason = _Session(executor, signals).run()
+    except EndedError as error:
+        if error.number == signal.SIGINT:
+            raise KeyboardInterrupt from error
+        signal.signal(error.number, signal.SIG_DFL)  # our parent sees what ended us
+        os.kill(os.getpid(), error.number)
+        return
+    say(f"terminal {printable(lent.terminal)} is handed back{': ' if reason else ''}{printable(reason)}")
+
+
+class _Session:
+    """From the first packet to the last."""
+
+    def __init__(self, executor: socket.socket, signals: socket.socket) -> None:
+        self._executor = executor
+        self._signals = signals
+        self._keyboard, self._display = sys.stdin.fileno(), sys.stdout.fileno()
+        self._notice_until: float | None = None
+
+    def run(self) -> str:
+        """Until it is handed back; gives why, where it was not the person. Raises EndedError."""
+        sources = [self._keyboard, self._executor, self._signals]
+        while True:
+            ready, _, _ = select.select(sources, [], [], self._pause_s())
+            if self._signals in ready:
+                self._signalled()
+            if self._executor in ready and (reason := self._hear()) is not None:
+                return reason
+            if self._keyboard in ready and not self._type():
+                return ""
+            self._take_notice_away()
+
+    def _signalled(self) -> None:
+        numbers = set(self._signals.recv(4_096))
+        for number in _ENDS:
+            if number in numbers:
+                raise EndedError(number)
+        self._say(packets.Resize(*_size()))
+
+    def _hear(self) -> str | None:
+        """Show one packet; the reason, if it is the last."""
+        try:
+            packet = self._executor.recv(packets.MAX_PACKET_BYTES)
+            said = packets.decode_to_person(packet) if packet else None
+        except ConnectionResetError:
+            said = None
+        except ProtocolError as error:
+            return error.message
+        match said:
+            case packets.Output():
+                self._show(said.data)
+                if self._notice_until is None:
+                    self._notice()
+            case packets.Bye():
+                return said.reason or "the executor has ended it"
+            case None:
+                return "the executor has ended, and the terminal with it"
+        return None
+
+    def _type(self) -> bool:
+        """Pass on what was typed; false when it was the key that hands back."""
+        try:
+            data = os.read(self._keyboard, packets.INPUT_BYTES)
+        except OSError as error:  # EIO: the other side of the person's terminal was closed
+            raise EndedError(signal.SIGHUP) from error
+        if not data:
+            raise EndedError(signal.SIGHUP)
+        before, key, _ = data.partition(HAND_BACK)
+        if before:
+            self._say(packets.Input(before))
+        if key:
+            self._say(packets.Bye())
+        return not key
+
+    def _say(self, packet: packets.FromPerson) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is about to be heard
+            self._executor.send(packets.encode(packet))
+
+    def _show(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._display, data) :]
+        except OSError as error:
+            raise EndedError(signal.SIGHUP) from error
+
+    # -- the notice -----------------------------------------------------------------------------------
+    def _notice(self) -> None:
+        """For a moment, over the last row: the way out."""
+        self._notice_until = time.monotonic() + _NOTICE_S
+        words = " Ctrl-] hands this terminal back "
+        self._show(f"\x1b7\x1b[{_size()[0]};1H\x1b[7m{words}\x1b[0m\x1b8".encode())
+
+    def _pause_s(self) -> float | None:
+        if self._notice_until is None or self._notice_until == 0.0:
+            return None
+        return max(0.0, self._notice_until - time.monotonic())
+
+    def _take_notice_away(self) -> None:
+        """Have it painted over: the executor draws the screen anew when it is told the size it has."""
+        if self._notice_until and time.monotonic() >= self._notice_until:
+            self._notice_until = 0.0
+            self._say(packets.Resize(*_size()))
+
+
+@contextlib.contextmanager
+def _raw() -> Iterator[socket.socket]:
+    """The person's terminal passes everything on, and signals come as bytes of their numbers."""
+    keyboard, display = sys.stdin.fileno(), sys.stdout.fileno()
+    found = termios.tcgetattr(keyboard)
+    read, write = socket.socketpair()
+    for one in (read, write):
+        one.setblocking(False)
+    former = {number: signal.signal(number, _noted) for number in _SIGNALS}
+    former_fd = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    try:
+        tty.setraw(keyboard, termios.TCSADRAIN)
+        yield read
+    finally:
+        with contextlib.suppress(OSError, termios.error):  # It has gone away: nothing is left to restore.
+            os.write(display, _RESET)
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, found)
+        signal.set_wakeup_fd(former_fd)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        read.close()
+        write.close()
+
+
+def _size() -> tuple[int, int]:
+    """Rows and columns of the person's terminal."""
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        return 24, 80
+    return (found.lines, found.columns) if found.columns and found.lines else (24, 80)
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """Python needs a handler so that the wakeup descriptor gets the byte."""

@@ -1,0 +1,1 @@
+"""Live terminals: programs on terminals that live on between calls."""
