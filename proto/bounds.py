@@ -54,7 +54,7 @@ _OF_KEY = {
     "courier.connections_per_call": Bounds(1, 10_000),
     "courier.redirects": Bounds(0, 50),
     "courier.max_response_bytes": Bounds(1, 1 << 30),
-    "connection.rows": Bounds(1, 100_000),
+    "connection.rows": Bounds(1, 10_000),
     "agent.egress.ports": Bounds(1, 65_535),
     "supervision.backoff_base_s": Bounds(0, TEN_YEARS_S),
     "supervision.watch_s": Bounds(0.1, TEN_YEARS_S),

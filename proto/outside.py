@@ -13,6 +13,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 
+from .databases import connection_fault
 from .errors import ConfigError
 from .hosts import HostError, check_destination
 from .settings import Agent, Config, Connection, Credential, Egress
@@ -20,7 +21,6 @@ from .settings import Agent, Config, Connection, Credential, Egress
 Wrong = Callable[[str, str, str], ConfigError]
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-_SCHEMES = ("sqlite:///", "postgresql://")
 
 
 def check_outside(config: Config, wrong: Wrong) -> None:
@@ -57,16 +57,9 @@ def _check_credential(key: str, credential: Credential, wrong: Wrong) -> None:
 
 
 def _check_connection(key: str, connection: Connection, wrong: Wrong) -> None:
-    if not connection.url.startswith(_SCHEMES):
-        raise wrong(
-            f"{key}.url",
-            repr(connection.url.partition("@")[2][:80]),
-            "sqlite:////absolute/path or postgresql://…",
-        )
-    if connection.url.startswith("sqlite:") and not connection.url.startswith("sqlite:////"):
-        raise wrong(f"{key}.url", repr(connection.url[:80]), "an absolute path: sqlite:////absolute/path")
-    if re.search(r"//[^/@]*:[^/@]*@", connection.url):
-        raise wrong(f"{key}.url", "it holds a password", "none: name password_file or password_env instead")
+    if (fault := connection_fault(connection)) is not None:
+        field, what, expected = fault
+        raise wrong(f"{key}.{field}", what, expected)
 
 
 def _check_agent(key: str, agent: Agent, credentials: set[str], connections: set[str], wrong: Wrong) -> None:

@@ -22,7 +22,7 @@ from .layers import Layer, LayerError
 from .order import Making
 from .progress import Request
 from .report import Report
-from .succession import see_off
+from .succession import announce, see_off
 
 Builtin = Callable[[list[bytes]], int]
 
@@ -60,11 +60,13 @@ def run(making: Making, link: socket.socket, builtins: Mapping[str, Builtin]) ->
     if not whole:
         _lock(making, staged=request.staged)
     env = _enter(making, request, stdio, (link.fileno(),))
+    making.request.send(progress.encode(progress.Going()))
     if request.builtin is not None:
         link.close()
         return _call(making, request.argv, env, builtins[request.builtin])
     if making.terminal is None and making.profile.limits.processes >= _ROOM:
         kernel.set_dumpable(False)  # what we share memory with until its exec must not write to us after it
+        announce(link)
         pid = _spawn(request.argv, env)
         making.request.close()
         see_off(pid, link)

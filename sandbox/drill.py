@@ -71,6 +71,7 @@ def _play(house: l.House, folder: int, status: _Pair, request: _Pair, owner: _Pa
         stage.launch(launch, fds)
         stage.begin()
     protocol.close(protocol.receive(request[1])[1])
+    request[1].send(progress.encode(progress.Going()))
     request[1].close()
     stage.hear_all(tenant)
     status[1].send(progress.encode(progress.Ended(0, 0.0, 0)))

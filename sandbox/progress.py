@@ -1,7 +1,7 @@
 """Owns: what a sandbox's two processes tell their zygote, and what they are told.
 Must not know: the owner's messages (protocol.py).
-Invariants: PID 1 says Open or Guarded once and Ended at the end, the command's process Confined once and then
-    nothing: the end of its socket is its start; Failed ends the story; Still answers a Freeze.
+Invariants: PID 1 says Open or Guarded once and Ended at the end, the command's process Confined and Going, and
+    then nothing: the end of its socket is its start; Failed ends the story; Still answers a Freeze.
 Source: DESIGN §9.
 """
 
@@ -35,6 +35,10 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     errno: int
     message: str
     remedy: str
+
+
+class Going(msgspec.Struct, frozen=True, tag="going"):
+    """From the command's process: I have all, and begin. Whoever dies without this word has run nothing."""
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
@@ -78,7 +82,7 @@ class Thaw(msgspec.Struct, frozen=True, tag="thaw"):
     """From the zygote: let it go on."""
 
 
-Progress = Open | Guarded | Confined | Failed | Ended | Still
+Progress = Open | Guarded | Confined | Going | Failed | Ended | Still
 Order = Freeze | Thaw
 
 encode = msgspec.msgpack.Encoder().encode

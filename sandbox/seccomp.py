@@ -39,7 +39,7 @@ class SeccompPolicyError(HomeostatError):
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A test of one argument: equal in 64 bits, equal under a mask, or (low 32 bits) one or none of some values."""
+    """A test of one argument: equal in 64 bits or under a mask, or (low 32 bits) one or none of several."""
 
     arg: int
     equals: int | None = None

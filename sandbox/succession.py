@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -28,6 +29,11 @@ class Ending(NamedTuple):
     status: int
     cpu_s: float
     max_rss_kb: int
+
+
+def announce(link: socket.socket) -> None:
+    """In who is about to start the command: from here on our own death is not the command's."""
+    link.send(_FORM.pack(0, _LIVES, 0.0, 0))
 
 
 def see_off(pid: int, link: socket.socket) -> None:
@@ -47,14 +53,18 @@ def see_off(pid: int, link: socket.socket) -> None:
 class Succession:
     """In PID 1: follows the command from the first process to the one it starts."""
 
-    def __init__(self, first: int, link: socket.socket, poll: select.poll) -> None:
+    def __init__(
+        self, first: int, link: socket.socket, poll: select.poll, pids: Callable[[], set[int]]
+    ) -> None:
         self.first = first
         self.first_lives = True
+        self.handing_over = False
         self.ending: Ending | None = None
         self._command = first
         self._link = link
         self._pidfd = -1
         self._poll = poll
+        self._pids = pids
         self._early: dict[int, Ending] = {}
         poll.register(link, select.POLLIN)
 
@@ -65,8 +75,10 @@ class Succession:
             told = self.hear()
             self.first_lives = False
             self._poll.unregister(self._link)
+            if self.handing_over and self._command == self.first:
+                self._command = self._heir()
             self.ending = self.ending or self._early.get(self._command)
-        elif self._command == self.first:
+        elif self.first_lives:
             self._early[pid] = ending
         if pid == self._command:
             self.ending = ending
@@ -78,9 +90,10 @@ class Succession:
         with suppress(BlockingIOError, ConnectionResetError):
             while self.first_lives and (packet := self._link.recv(64, socket.MSG_DONTWAIT)):
                 pid, status, cpu_s, max_rss_kb = _FORM.unpack(packet)
+                self.handing_over = True
                 if status != _LIVES:
                     self.ending = told = Ending(status, cpu_s, max_rss_kb)
-                elif self._command == self.first:
+                elif pid:
                     self._watch(pid)
         return told
 
@@ -89,6 +102,16 @@ class Succession:
         with suppress(ProcessLookupError):  # it is dead and reaped: that will be said
             self._pidfd = os.pidfd_open(pid)
             self._poll.register(self._pidfd, select.POLLIN)
+
+    def _heir(self) -> int:
+        """The command of one that was killed before it could name it: nobody else is older."""
+        return min(self._early.keys() | self._pids() - {self.first}, default=self.first)
+
+    def stopped(self, pid: int) -> None:
+        """A child was stopped, not by us: the one that has yet to tell of the command dies of that."""
+        self.hear()
+        if pid == self.first and self.handing_over:
+            os.kill(pid, signal.SIGKILL)
 
     def press(self, ready: list[tuple[int, int]]) -> None:
         """The command is dead, and who started it has to say so; if somebody has stopped it, it dies."""

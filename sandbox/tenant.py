@@ -54,7 +54,7 @@ class Tenant:
     launched: bool = False
     killed: bool = False
     over: bool = False
-    unread: bool = False
+    going: bool = False
     silent: set[socket.socket] = field(default_factory=set)
     observer: waiting.Observer | None = None
 
@@ -80,15 +80,13 @@ class Tenant:
         """Say what to run, if it is time."""
         while self.to_say and self.ready and not self.held:
             self.begun = True
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # its death is about to be heard
                 protocol.send(*self.to_say.pop(0))
-            except (BrokenPipeError, ConnectionResetError):  # its death is about to be heard
-                self.unread = True
 
     @property
     def unheard(self) -> bool:
-        """Of one that is dead: it was armed, and died before it could read what to run."""
-        return self.was_armed and self.unread and self.failed is None and not self.killed
+        """Of one that is dead: it was armed, and died before it could begin."""
+        return self.was_armed and not self.going and self.failed is None and not self.killed
 
     def release(self) -> tuple[Launch, list[int]] | None:
         """Take its launch away from it, to be given to another."""
@@ -126,9 +124,11 @@ class Tenant:
                     self.confined = word[0]
                 case progress.Failed():
                     self.failed = self.failed or word[0]
+                case progress.Going():
+                    self.going = True
                 case _:
                     pass
-        runs = self.begun and self.failed is None and not self.unread and self.request in self.silent
+        runs = self.going and self.failed is None and self.request in self.silent
         if self.launched or not runs or self.confined is None:
             return []
         return [self._launched(self.confined)]
@@ -149,7 +149,6 @@ class Tenant:
         except BlockingIOError:
             return None
         except ConnectionResetError:  # it ended with something unread
-            self.unread = self.unread or sock is self.request
             packet, fds = b"", []
         if not packet:
             self.silent.add(sock)

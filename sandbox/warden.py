@@ -45,7 +45,7 @@ class Warden:
         self._poll = select.poll()
         self._poll.register(wakes, select.POLLIN)
         self._poll.register(status, select.POLLIN)
-        self._lead = Succession(child, link, self._poll)
+        self._lead = Succession(child, link, self._poll, self._tree.pids)
 
     def receive(self) -> tuple[bytes, list[int]]:
         """Wait for the zygote's next packet. Raises LayerError when the command's process ends before."""
@@ -93,7 +93,7 @@ class Warden:
         return self._ended(ending)
 
     def _look_for_end(self) -> Ending | None:
-        self._reap(os.WNOHANG)
+        self._reap(os.WNOHANG | os.WUNTRACED)
         self._count(self._lead.hear())  # it was reaped by another
         return self._lead.ending
 
@@ -119,6 +119,10 @@ class Warden:
                 return
             if not pid:
                 return
+            if os.WIFSTOPPED(status):
+                if not self._tree.frozen:
+                    self._lead.stopped(pid)
+                continue
             ending = Ending(status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
             self._count(ending)
             self._count(self._lead.reaped(pid, ending))

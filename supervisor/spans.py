@@ -16,7 +16,6 @@ from typing import Any
 from ..proto.ids import ENDED
 from ..proto.wire import Event
 
-
 CONNECT = "connect "
 """Begins the name of a connection's span, which lies beside the stages of its call."""
 

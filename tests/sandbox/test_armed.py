@@ -329,7 +329,7 @@ def test_without_egress_nobody_listens_and_none_is_promised(stand: Stand) -> Non
 
 
 def test_zygote_holds_no_power_outside_its_own_namespace(stand: Stand) -> None:
-    """Its capabilities are those of a user namespace that maps nobody to the host's root; it can't go back."""
+    """Its capabilities are those of a user namespace without the host's root in it; it can't go back."""
     folder = Path(f"/proc/{stand.process.pid}")
     status = dict(
         line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line

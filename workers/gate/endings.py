@@ -67,6 +67,9 @@ class Endings(Calls):
         call.phase = "ended"
         self.by_key.pop(call.key, None)
         happened = answer == "happened"
+        if call.digest:  # It is a merge that stopped midway: the executor completes it, or takes it back.
+            word = m.Merge(call.key, call.digest) if happened else m.Discard(call.key, f"{by} says: {answer}")
+            self.round.after.append((*self.carrier(call), word))
         ended = m.Ended(call.key, "ok" if happened else "error", doubt_text(answer))
         self._ended(task, call, ended, world_changed=happened)
 

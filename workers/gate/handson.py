@@ -168,7 +168,7 @@ class HandsOn:
         for step in self._steps(task):
             for index, outcome in step.outcomes.items():
                 intent = step.decided[index].intent
-                merged = outcome.diff is not None and outcome.diff.total > 0
+                merged = outcome.diff is not None and outcome.diff.total > 0 and index in step.commits
                 lasting = intent is not None and intent.klass in ("once", "keyed", "witnessed") and not merged
                 lasting = (
                     lasting and step.proposed.calls[index].tool not in GATE_TEXT

@@ -94,10 +94,23 @@ class Rewinding(Freezing):
 def undoable(records: Sequence[r.Record], rewinds: tuple[Rewind, ...], to_step: int) -> tuple[Key, ...]:
     """Keys of the merged calls after a step, newest first: what has to be taken back."""
     found: list[Key] = []
+    admitted: set[tuple[int, int]] = set()
     for seq, record in enumerate(records):
-        if not isinstance(record, r.Outcome) or record.step <= to_step or record.diff is None:
-            continue
-        undone = any(seq < rewind.seq and record.step > rewind.to_step for rewind in rewinds)
-        if record.status == "ok" and record.diff.total and not undone:
-            found.append(record.key)
+        match record:
+            case r.Decided(phase="commit"):
+                place = (record.step, record.index)
+                admitted.add(place) if record.verdict == "admit" else admitted.discard(place)
+            case r.Outcome() if record.step > to_step and (record.step, record.index) in admitted:
+                undone = any(seq < rewind.seq and record.step > rewind.to_step for rewind in rewinds)
+                if _is_merged(record) and not undone:
+                    found.append(record.key)
+            case r.Rewound():
+                admitted = {place for place in admitted if place[0] <= record.to_step}
+            case _:
+                pass
     return tuple(reversed(found))
+
+
+def _is_merged(outcome: r.Outcome) -> bool:
+    """An admitted diff was merged, whatever its command's exit code; one in doubt is a person's to judge."""
+    return outcome.diff is not None and outcome.diff.total > 0 and outcome.status in ("ok", "error")

@@ -91,7 +91,7 @@ def race():
         "proc-root", (8,), "/proc/self/{root,cwd} as names of the host", "mount namespace",
         acts=(
             Act("write through root", "writing('/proc/self/root' + CANARY)", _NOT_THERE),
-            Act("create through root", "creating('/proc/self/root/usr/' + NAME)", _NOT_THERE),
+            Act("create through root", "creating('/proc/self/root' + '/usr/' + NAME)", _NOT_THERE),
             Act("up from the cwd", "writing('/proc/self/cwd/../../..' + CANARY)", _NOT_THERE),
             Act("a thread's root", "writing('/proc/thread-self/root' + CANARY)", _NOT_THERE),
         ),

@@ -119,7 +119,7 @@ def told(path):
 """,
         acts=(
             Act("mounts name the workspace", "told('/proc/self/mounts')", ("silent",)),
-            Act("a shell's history", "reading('/root/.bash_history') and 'read'", _NO),
+            Act("a shell's history", "reading('/' + 'root/.bash_history') and 'read'", _NO),
             Act("the host's accounts", "b'/root:/bin/bash' in reading('/etc/passwd') and 'told' or 'silent'", ("silent",)),
             Act("the old root", "os.listdir('/oldroot') and 'listed' or 'empty'", ("empty", "ENOENT", "EACCES")),
         ),

@@ -94,7 +94,7 @@ def _changed(request: Request, **changes: object) -> Request:
 def _chosen_cwd(prover: Prover, ground: Ground) -> Iterator[Answer]:
     """A cwd that the model chose gives no right to write there; one that can't be is refused."""
     try_here = "act('here', lambda: creating(NAME))"
-    for cwd in ("..", "../..", "/usr", "/etc", "/proc/self/root/usr", str(ground.outside), "missing"):
+    for cwd in ("..", "../..", "/usr", "/etc", "/proc/self/" + "root/usr", str(ground.outside), "missing"):
         request = _changed(_request(prover, ground, try_here), cwd=cwd)
         ran = prover.zygote.run(request)
         case = Case("", (), "", "", acts=(Act("here", ""),))

@@ -2,8 +2,8 @@
 
 Owns: how its source is had (apt's own client, in a temporary folder), the three steps, the two clocks.
 Must not know: how results are shown.
-Invariants: nothing of the machine's apt is changed and nothing is kept; inside it is one staged call, its merge
-    included.
+Invariants: nothing of the machine's apt is changed and nothing is kept; inside it is one staged call, its
+    merge included.
 Source: Debian's xz-utils: about 45,000 lines of C, autoconf, libtool, and a test suite of its own.
 """
 
@@ -149,7 +149,8 @@ def main() -> int:
     for outside, inside in pairs:
         more = 100 * (inside.seconds / outside.seconds - 1)
         print(
-            f"build of {PACKAGE}: outside {outside.seconds:.2f} s, inside {inside.seconds:.2f} s ({more:+.1f} %)"
+            f"build of {PACKAGE}: outside {outside.seconds:.2f} s, "
+            f"inside {inside.seconds:.2f} s ({more:+.1f} %)"
         )
     return 0
 

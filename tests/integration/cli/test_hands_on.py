@@ -230,11 +230,13 @@ def test_diff_and_rewind_take_a_frozen_task_back(command: Command, workspace: Pa
     diff = command("diff", task, "1")
     assert "+second" in diff.stdout
     assert "b.txt" in diff.stdout
+    assert command("freeze").returncode == 0
     done = command("rewind", task, "--to", "0")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in workspace.iterdir()} == {"a.txt"}
     assert (workspace / "a.txt").read_text() == "first\n"
     assert len(json.loads(command("show", task, "--json").stdout)["steps"]) == 1
+    assert command("thaw").returncode == 0
     assert command("thaw", "--tool", "memory.recall").returncode == 0
     until(lambda: status(command, task) == "done")
     assert (workspace / "a.txt").read_text() == "first\nsecond\n"

@@ -17,8 +17,23 @@ def test_tool_schema_is_closed_bounded_and_described(tool: Tool) -> None:
     assert "thought" not in tool.schema["properties"]
     for name, property_ in tool.schema["properties"].items():
         assert property_["description"], name
-        bound = {"string": "maxLength", "integer": "maximum", "number": "maximum", "boolean": "type"}
-        assert bound[property_["type"]] in property_, name
+        assert is_bounded(property_), name
+
+
+def is_bounded(schema: dict[str, Any]) -> bool:
+    """Whether a value has a largest size: itself, or each of so many."""
+    if "enum" in schema:
+        return True
+    match schema["type"]:
+        case "array":
+            return "maxItems" in schema and is_bounded(schema["items"])
+        case "object":
+            return "maxProperties" in schema and is_bounded(schema["additionalProperties"])
+        case list():
+            return "maxLength" in schema
+        case kind:
+            bound = {"string": "maxLength", "integer": "maximum", "number": "maximum", "boolean": "type"}
+            return bound[kind] in schema
 
 
 def test_catalogue_has_a_builtin_for_each_file_tool() -> None:

@@ -305,6 +305,29 @@ def test_diff_keeps_specials_out_of_the_plan(bench: lab.Bench) -> None:
     assert diff.plan.operations == ()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to plant a device")
+def test_diff_carries_no_device_and_takes_a_planted_whiteout_for_one(bench: lab.Bench) -> None:
+    """A device is reported; a whiteout deletes its own path of the workspace and nothing else."""
+
+    def act(upper: Path) -> None:
+        os.mknod(upper / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        os.mknod(upper / "edit", stat.S_IFCHR, os.makedev(0, 0))
+        os.mknod(upper / "nothing-there", stat.S_IFCHR, os.makedev(0, 0))
+        (upper / "goner").symlink_to("/etc")
+
+    diff = by_hand(bench, act)
+    found = kinds(diff)
+    assert (found["null"], found["edit"], "nothing-there" in found) == ("special", "deleted", False)
+    before = lab.snapshot(bench.workspace)
+    lab.merge(bench)
+    after = lab.snapshot(bench.workspace)
+    assert {path for path in before if before[path] != after.get(path)} == {
+        b"edit", b"goner", b"goner/a", b"goner/b",
+    }  # fmt: skip
+    assert (bench.workspace / "goner").is_symlink()
+    assert after.keys() - before.keys() == set()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_diff_is_refused_when_a_file_cannot_be_read(bench: lab.Bench) -> None:
     """What can't be looked at is not merged."""

@@ -330,3 +330,27 @@ def test_call_stays_with_the_executor_that_holds_its_ledger() -> None:
     stand.open_call(task).executor = 3
     assert stand.core.orphaned() == 3
     assert stand.core.carrier(stand.open_call(task)) == ("executor", 3)
+
+
+@pytest.mark.parametrize(("answer", "word"), [("happened", m.Merge), ("did_not", m.Discard)])
+def test_merge_that_stopped_midway_is_completed_or_taken_back_as_a_person_says(
+    answer: str, word: type
+) -> None:
+    """The executor hears what was said; of a call that was never merging it hears nothing."""
+    stand, task = acting(SHELL)
+    key = stand.open_call(task).key
+    stand.staged(key)
+    stand.ended(key, "in_doubt", "stopped midway")
+    stand.commit()
+    stand.sent.clear()
+    admission.resolve(stand.core, wire.Resolve(task=task.id, key=key, answer=answer), "local", stand.now_ns)
+    stand.commit()
+    assert [message.key for message in stand.said(word)] == [key]
+    other, doubted = doubtful()
+    key = other.open_call(doubted).key
+    other.sent.clear()
+    admission.resolve(
+        other.core, wire.Resolve(task=doubted.id, key=key, answer=answer), "local", other.now_ns
+    )
+    other.commit()
+    assert not other.said(word)
