@@ -1,7 +1,7 @@
 """Owns: what a sandbox's two processes tell their zygote, and what they are told.
 Must not know: the owner's messages (protocol.py).
-Invariants: PID 1 says Open or Guarded once and Ended at the end, the command's process Confined and Going, and
-    then nothing: the end of its socket is its start; Failed ends the story; Still answers a Freeze.
+Invariants: PID 1 says Open or Guarded once and Ended at the end, the command's process Confined and Going,
+    and then nothing: the end of its socket is its start; Failed ends the story; Still answers a Freeze.
 Source: DESIGN §9.
 """
 

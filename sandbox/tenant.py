@@ -78,7 +78,7 @@ class Tenant:
 
     def begin(self) -> None:
         """Say what to run, if it is time."""
-        while self.to_say and self.ready and not self.held:
+        while self.to_say and self.ready and not self.held and self.to_say[0][0] not in self.silent:
             self.begun = True
             with suppress(BrokenPipeError, ConnectionResetError):  # its death is about to be heard
                 protocol.send(*self.to_say.pop(0))
@@ -186,6 +186,8 @@ class Tenant:
 
     def _tell(self, order: progress.Order) -> None:
         """PID 1; one that is ending needs no orders."""
+        if self.status in self.silent:
+            return
         with suppress(BrokenPipeError, ConnectionResetError):  # its end is about to be read
             self.status.send(progress.encode(order))
 

@@ -69,7 +69,8 @@ class Result(msgspec.Struct):
 class Stand:
     """A zygote, as root's or as an ordinary user's, and the folders it works on."""
 
-    def __init__(self, *, as_user: bool) -> None:
+    def __init__(self, *, as_user: bool, armed: int = 2) -> None:
+        self.armed = armed
         self.privileged = os.geteuid() == 0 and not as_user
         runner = ORDINARY_UID if os.geteuid() == 0 else os.geteuid()
         self.ids = Ids(SETUP_UID, COMMAND_UID) if self.privileged else Ids(runner)
@@ -105,7 +106,7 @@ class Stand:
                 ],
                 pass_fds=(*fds, *lent.values()), stdin=subprocess.DEVNULL, user=uid, group=uid,
                 extra_groups=None if uid is None else [],
-                env={**os.environ, "PYTHONPATH": IMPORTS, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**os.environ, "PYTHONPATH": IMPORTS, "PYTHONDONTWRITEBYTECODE": "1", "ARMED": str(self.armed)},
             )  # fmt: skip
         self.client = ZygoteClient(owner)
         self.control.settimeout(PATIENCE_S)

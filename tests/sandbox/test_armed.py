@@ -165,10 +165,16 @@ def test_new_owner_gets_nothing_that_was_armed_before(mortal: Stand) -> None:
 
 
 def test_armed_one_that_is_killed_is_replaced_and_hurts_no_launch(mortal: Stand) -> None:
-    """Killed while it waits, just before a launch: the launch runs; after a pause there is another."""
+    """A launch that comes while they are dying is served by another, unless it began before; one that comes
+    later is served; after a pause there are as many again.
+    """
     before = arm(mortal)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
+    result = mortal.shell("echo fine")
+    assert result.out == "fine\n" or result.signal == signal.SIGKILL
+    for pid in before:
+        wait_dead(pid)
     assert mortal.shell("echo fine").out == "fine\n"
     until(lambda: len(waiting(mortal) - before) >= ARMED, "none is armed again")
 

@@ -48,4 +48,11 @@ if __name__ == "__main__":
     os.environ.update(
         LD_PRELOAD="/nonexistent.so", BASH_ENV="/nonexistent", GIT_DIR="/nonexistent", API_KEY="secret"
     )
-    zygote.main(control_fd, owner_fd, Ids(setup_uid, command_uid or None), BUILTINS, placement)
+    zygote.main(
+        control_fd,
+        owner_fd,
+        Ids(setup_uid, command_uid or None),
+        BUILTINS,
+        placement,
+        armed=int(os.environ["ARMED"]),
+    )

@@ -23,6 +23,7 @@ from ...proto.records import ChangeLine, DiffSummary
 from .beneath import Beneath, shown
 from .changes import GITDIR, Change, Growth, Limits
 from .manifest import Plan
+from .protected import count_protected
 from .renames import digest_in, pair_renames
 from .stage import Stage
 from .upper import UpperReader
@@ -47,6 +48,8 @@ class Diff(msgspec.Struct, frozen=True):
     """Paths of the workspace that something else changed while the call ran."""
     plan: Plan = Plan()
     growth: Growth = Growth()
+    protected: int = 0
+    """Created or changed files that programs outside of the sandbox run or obey."""
 
     @property
     def digest(self) -> str:
@@ -78,6 +81,7 @@ class Diff(msgspec.Struct, frozen=True):
             executables=sum(change.executable for change in self.changes),
             digest=self.digest,
             hooks=sum(_is_hook(change) for change in self.changes),
+            protected=self.protected,
         )
 
 
@@ -124,7 +128,8 @@ def read_diff(workspace_fd: int, stage: Stage, limits: Limits | None = None) -> 
             changes = (
                 reader.changes if reason else pair_renames(reader.changes, partial(digest_in, workspace))
             )
-            return _result(stage, reader, reason, tuple(changes))
+            protected = 0 if reason else count_protected(changes, workspace, upper)
+            return _result(stage, reader, reason, tuple(changes), protected)
     finally:
         workspace.forget()
 
@@ -142,7 +147,9 @@ def _refusal(stage: Stage, reader: UpperReader) -> str:
     return ""
 
 
-def _result(stage: Stage, reader: UpperReader, reason: str, changes: tuple[Change, ...]) -> Diff:
+def _result(
+    stage: Stage, reader: UpperReader, reason: str, changes: tuple[Change, ...], protected: int
+) -> Diff:
     written = (c.size for c in changes if c.type == "file" and c.kind not in _NOTHING_WRITTEN)
     return Diff(
         key=stage.key,
@@ -154,4 +161,5 @@ def _result(stage: Stage, reader: UpperReader, reason: str, changes: tuple[Chang
         conflicts=tuple(shown(path) for path in reader.conflicts),
         plan=Plan() if reason else reader.plan(),
         growth=reader.growth,
+        protected=protected,
     )

@@ -107,14 +107,17 @@ def _body(pair: Pair) -> Iterator[str]:
     if any(version.size > MOST_FILE_BYTES for version in versions):
         yield f"too large to show: {_sizes(pair)}\n"
         return
-    before, after = (version.read() if version and version.read else b"" for version in (pair.old, pair.new))
+    before, after = (
+        version.read() if version is not None and version.read is not None else b""
+        for version in (pair.old, pair.new)
+    )
     if before == after:
         return
     if b"\0" in before[:_LOOKED_AT_BYTES] or b"\0" in after[:_LOOKED_AT_BYTES]:
         yield f"binary: {_sizes(pair)}\n"
         return
-    name, source = shown(pair.path), shown(pair.source or pair.path)
-    yield f"--- {'a/' + source if pair.old else '/dev/null'}\n"
+    name = shown(pair.path)
+    yield f"--- {'a/' + name if pair.old else '/dev/null'}\n"
     yield f"+++ {'b/' + name if pair.new else '/dev/null'}\n"
     yield from _hunks(before.splitlines(keepends=True), after.splitlines(keepends=True))
 

@@ -432,3 +432,45 @@ def test_diff_says_how_much_more_the_workspace_will_hold(bench: lab.Bench) -> No
     diff = after(bench, lab.work_hard)
     lab.merge(bench)
     assert held() == (before[0] + diff.growth.bytes, before[1] + diff.growth.files)
+
+
+def protected(bench: lab.Bench, act: Callable[[Path], object]) -> int:
+    """How many protected files the summary counts."""
+    return after(bench, act).summary(10).protected
+
+
+def test_diff_counts_files_that_programs_outside_obey(bench: lab.Bench) -> None:
+    """A missing one that is made, in a folder that is made; not one that is taken away."""
+
+    def act(view: Path) -> None:
+        (view / ".vscode").mkdir()
+        (view / ".vscode/tasks.json").write_text("{}")
+        (view / ".bashrc").symlink_to("edit")
+        (view / "keep/.envrc").write_text("x")
+
+    assert protected(bench, act) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "count"),
+    [
+        (None, "[core]\n\tbare = false\n", 0),
+        (None, "[core]\n\thooksPath = /tmp\n", 1),
+        ("[core]\n\teditor = vi\n", "[core]\n\teditor = vi\n[user]\n\tname = x\n", 0),
+        ("[core]\n\teditor = vi\n", "[core]\n\teditor = sh\n", 1),
+    ],
+)
+def test_diff_counts_git_settings_that_run_something_new(
+    bench: lab.Bench, before: str | None, now: str, count: int
+) -> None:
+    """An identity is none; a program is one, unless it was there before."""
+    config = bench.workspace / ".git" / "config"
+    if before is not None:
+        config.parent.mkdir(exist_ok=True)
+        config.write_text(before)
+
+    def act(view: Path) -> None:
+        (view / ".git").mkdir(exist_ok=True)
+        (view / ".git/config").write_text(now)
+
+    assert protected(bench, act) == count
