@@ -106,7 +106,8 @@ class Stand:
                 ],
                 pass_fds=(*fds, *lent.values()), stdin=subprocess.DEVNULL, user=uid, group=uid,
                 extra_groups=None if uid is None else [],
-                env={**os.environ, "PYTHONPATH": IMPORTS, "PYTHONDONTWRITEBYTECODE": "1", "ARMED": str(self.armed)},
+                env={**os.environ, "PYTHONPATH": IMPORTS, "PYTHONDONTWRITEBYTECODE": "1",
+                     "ARMED": str(self.armed)},
             )  # fmt: skip
         self.client = ZygoteClient(owner)
         self.control.settimeout(PATIENCE_S)

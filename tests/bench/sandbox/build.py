@@ -56,7 +56,7 @@ def obtain(folder: Path) -> Path:
     (folder / "sources.list").write_text(_sources())
     _apt(folder, "update")
     _apt(folder, "source", "--download-only", PACKAGE)
-    (archive,) = folder.glob("*.orig.tar.?z*")
+    (archive,) = (path for path in folder.glob("*.orig.tar.*") if path.suffix != ".asc")
     with tarfile.open(archive) as file:
         file.extractall(folder / "source", filter="data")
     (top,) = (folder / "source").iterdir()

@@ -72,10 +72,10 @@ def measure(folder: Path, *, quick: bool = False) -> dict[str, float]:
 @contextmanager
 def _stand(*, armed: int, files: int) -> Iterator[Stand]:
     with Stand(as_user=False, armed=armed) as stand:
-        for number in range(files):
-            if number % 100 == 0:
-                sub = stand.own_folder(stand.workspace / f"d{number}")
-            stand.file(sub / f"f{number}", "x")
+        for first in range(0, files, 100):
+            sub = stand.own_folder(stand.workspace / f"d{first}")
+            for number in range(first, first + 100):
+                stand.file(sub / f"f{number}", "x")
         yield stand
 
 
@@ -148,7 +148,8 @@ def _at_once(stand: Stand, count: int) -> dict[str, float]:
     began_s = time.perf_counter()
     for _ in range(count):
         stand.client.launch(Launch(stand.next_id(), Profile(), [b"true"]), [workspace, null, null, null])
-    ends_s, late_s, next_s = [], [0.0], time.perf_counter() + _BEAT_S
+    ends_s: list[float] = []
+    late_s, next_s = [0.0], time.perf_counter() + _BEAT_S
     while len(ends_s) < count:
         select.select([stand.client], [], [], max(next_s - time.perf_counter(), 0.0))
         for message, passed in stand.client.receive():
