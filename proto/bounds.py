@@ -43,10 +43,11 @@ _OF_KEY = {
     "quotas.open_tasks": Bounds(1, 1_000_000),
     "quotas.plan_steps": Bounds(1, 10_000_000),
     "quotas.min_free_bytes": Bounds(0, EXBIBYTE),
+    "quotas.min_free_files": Bounds(0, 10**12),
     "journal.map_bytes": Bounds(1 << 20, 1 << 44),
     "sandbox.max_processes": Bounds(1, 1 << 22),  # PID_MAX_LIMIT, proc_sys_kernel(5)
     "sandbox.max_open_files": Bounds(1, 1 << 20),  # fs.nr_open: more is EPERM, for root too
-    "sandbox.armed": Bounds(0, 64),
+    "sandbox.armed": Bounds(0, 8),  # of all kinds together no more are made
     "sandbox.tmp_bytes": Bounds(LEAST_TMP_BYTES, EXBIBYTE),
     "terminals.per_task": Bounds(0, 1_000),
     "terminals.most": Bounds(0, 1_000),

@@ -174,11 +174,15 @@ class DiffText(Message, frozen=True, tag="diff_text"):
 
 
 class Undone(Message, frozen=True, tag="undone"):
-    """The answer to Undo: the workspace is as before those calls, or, with ``trouble``, untouched."""
+    """The answer to Undo: the workspace is as before those calls, or, with ``trouble``, untouched.
+
+    ``midway``: it is neither, since what was begun could not be completed; asked again, it is tried again.
+    """
 
     token: str
     task: TaskId
     trouble: str = ""
+    midway: bool = False
 
 
 class Unstageable(Message, frozen=True, tag="unstageable"):

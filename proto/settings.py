@@ -50,6 +50,7 @@ class Quotas(_Section, frozen=True):
     open_tasks: int = 1_000
     plan_steps: int = 200_000
     min_free_bytes: int = 256 << 20
+    min_free_files: int = 10_000
     stage_bytes: int = 4 << 30
     stage_files: int = 200_000
     workspace_bytes: int = 64 << 30

@@ -51,10 +51,11 @@ class _Place:
 class HomeGroup:
     """The groups of one home. Make it when nobody else runs this home."""
 
-    def __init__(self, home: Path, owner: int | None, *, move: bool = True) -> None:
+    def __init__(self, home: Path, owner: int | None, *, move: bool = True, others: bool = True) -> None:
         """`owner` is the uid that zygotes set sandboxes up as; None: the caller's own. See `version`.
 
         Without `move` no process is moved: it is only found out whether it would come to that, and work.
+        Without `others` none but the caller is: a group that holds others has to be split already.
         """
         self._owner = owner
         self._name = f"homeostat-{hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:12]}"
@@ -64,7 +65,7 @@ class HomeGroup:
         try:
             place = _place(self._name)
             self._bases = tuple(folder / self._name for folder in place.folders)
-            self._make(place, move=move)
+            self._make(place, move=move, others=others)
             self.version = place.version
         except NoGroupError as error:
             self.reason, self.errno = str(error), errno.ENOENT
@@ -96,14 +97,14 @@ class HomeGroup:
         gone = [_clear(base) for base in self._bases]  # every one of them, whatever becomes of the first
         return all(gone)
 
-    def _make(self, place: _Place, *, move: bool) -> None:
+    def _make(self, place: _Place, *, move: bool, others: bool) -> None:
         """Sweep away what a killed supervisor left, and make the base. Raises OSError, NoGroupError."""
         for base in self._bases:
             if not _clear(base):
                 raise NoGroupError(f"{base}: what a former run left there does not end")
             base.mkdir(exist_ok=True)  # two controllers may share a hierarchy
         if place.version == "v2":
-            self._make_room(place.folders[0], move=move)
+            self._make_room(place.folders[0], move=move, others=others)
 
     def _hand_over(self, folder: Path) -> None:
         """As root: what must be the owner's so that it can make groups below; the bounds stay ours."""
@@ -113,13 +114,15 @@ class HomeGroup:
             with suppress(FileNotFoundError):
                 os.chown(folder / name, self._owner, self._owner)
 
-    def _make_room(self, own: Path, *, move: bool) -> None:
+    def _make_room(self, own: Path, *, move: bool, others: bool) -> None:
         """Of v2: let children of the caller's group, and ours, be limited. Raises OSError, NoGroupError."""
         if not _enabled(own):
             if not _is_ours(own):
                 raise NoGroupError(f"{own} was not delegated, and holds more than this process")
             if not move:
                 return
+            if not others and _members(own) != [str(os.getpid())]:
+                raise NoGroupError(f"{own} holds more than this process, and those are left where they are")
             self._move_aside(own)
         _enable(self._bases[0])
 

@@ -20,7 +20,7 @@ from .namespaces import Ids
 from .order import Filters, Kind, Making
 from .placement import Placement
 from .pool import Pool
-from .protocol import Launch, Looked, Refused
+from .protocol import Frozen, Launch, Looked, Refused
 from .tenant import News, Tenant, refusal
 
 MAX_SANDBOXES: Final = 128
@@ -74,8 +74,11 @@ class Landlord:
 
     # -- what the owner wants ----------------------------------------------------------------------
 
-    def launch(self, launch: Launch, fds: list[int]) -> None:
-        """Find or make a sandbox for it; it begins with `begin`, so that a Freeze can still come before."""
+    def launch(self, launch: Launch, fds: list[int], *, held: bool = False) -> None:
+        """Find or make a sandbox for it; it begins with `begin`, so that a Freeze can still come before.
+
+        `held`: the Freeze came while it was another's, and nothing begins before Thaw.
+        """
         try:
             self._check(launch, fds)
             tenant = self._let(launch, fds)
@@ -85,6 +88,7 @@ class Landlord:
             self._refuse(refusal(launch.id, LayerError.of(Layer.NAMESPACES, error)), fds)
         else:
             tenant.engage(launch, fds)
+            tenant.held = tenant.frozen = held
             self._tenants[launch.id] = tenant
             self._due.append(tenant)
 
@@ -224,8 +228,14 @@ class Landlord:
         if self._pool.lost(tenant, time.monotonic()):
             print(f"zygote: an armed sandbox died: {reason}", file=sys.stderr, flush=True)
         if again is not None:
-            self.launch(*again)
-            self.begin()
+            self._launch_again(tenant, *again)
+
+    def _launch_again(self, former: Tenant, launch: Launch, fds: list[int]) -> None:
+        """What was to stand still in one that died unheard stands still in another, and that is said once."""
+        self.launch(launch, fds, held=former.frozen)
+        if former.owes_frozen and launch.id in self._tenants:
+            self._tell(Frozen(launch.id), [])
+        self.begin()
 
     # -- arming ------------------------------------------------------------------------------------
 

@@ -221,7 +221,10 @@ def _landlock(_: str) -> str:
 
 
 def _cgroup(directory: str) -> str:
-    """A group of this process's own, limited and entered, under a name that no home has."""
+    """A group of this process's own, limited and entered, under a name that no home has.
+
+    Of v2 only where children of this process's group are limited already: else it would have to be moved.
+    """
 
     def act() -> str:
         own = delegation.HomeGroup(Path(directory, f".probe-{os.getpid()}"), None, move=False)
@@ -229,13 +232,23 @@ def _cgroup(directory: str) -> str:
             if own.version == "none":
                 raise OSError(own.errno, own.reason)
             lent = own.lend(0)
-            if own.version == "v1":
-                Groups(lent).try_out(_TRIAL)
+            if own.version == "v2" and not _can_limit(lent["cgroup"]):
+                return "v2: offered; tried at the start, which moves the supervisor into a group of its own"
+            Groups(lent).try_out(_TRIAL)
             return f"{own.version}: memory and processes of a whole command"
         finally:
             own.close()
 
     return _in_child(act)
+
+
+def _can_limit(folder: int) -> bool:
+    """Of v2: have children of this group limited, if it is limited itself."""
+    if not os.access("memory.max", os.F_OK, dir_fd=folder):
+        return False
+    with m.opened(os.open("cgroup.subtree_control", os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)) as file:
+        os.write(file, " ".join(f"+{one}" for one in delegation.CONTROLLERS).encode())
+    return True
 
 
 def _packet_size(_: str) -> str:

@@ -29,8 +29,9 @@ class Tenant:
     """A sandbox that lives or is being made. `id` is 0 until it is given a launch.
 
     `status` leads to its PID 1, `request` to the command's process and ends when that becomes the command;
-    `silent` are those from which nothing will come. `inside` are the terminal and the listener that were born
-    in it, `fds` what came with the launch and is kept until it runs.
+    `held` has not begun and must not; `frozen` is told to stand still, begun or not; `owes_frozen` has yet to
+    say that it does. `silent` are those from which nothing will come. `inside` are the terminal and the
+    listener that were born in it, `fds` what came with the launch and is kept until it runs.
     """
 
     kind: Kind
@@ -51,6 +52,8 @@ class Tenant:
     failed: progress.Failed | None = None
     begun: bool = False
     held: bool = False
+    frozen: bool = False
+    owes_frozen: bool = False
     launched: bool = False
     killed: bool = False
     over: bool = False
@@ -108,6 +111,7 @@ class Tenant:
                 case progress.Failed():
                     self.failed = self.failed or said
                 case progress.Still():
+                    self.owes_frozen = False
                     news.append((Frozen(self.id), []))
                 case progress.Ended():
                     news += self.hear_command()
@@ -172,15 +176,17 @@ class Tenant:
 
     def freeze(self) -> list[News]:
         """Have the tree stand still; what has not begun does not begin."""
+        self.frozen = True
         if not self.begun:
             self.held = True
             return [(Frozen(self.id), [])]
+        self.owes_frozen = True
         self._tell(progress.Freeze())
         return []
 
     def thaw(self) -> None:
         """Let it go on; call `begin` after it."""
-        self.held = False
+        self.held = self.frozen = self.owes_frozen = False
         if self.begun:
             self._tell(progress.Thaw())
 

@@ -22,12 +22,15 @@ from .log import Log
 _LATER = frozenset({"cgroup", "overlay"})
 """Tried where they are used: the group of this home is made, and stages need its folder."""
 
+_BROKEN = 1
+_TRY_EACH = "`homeostat doctor` tries each layer by itself and shows which one breaks."
+
 
 def check_kernel(config: Config) -> None:
     """Refuse a kernel without what all confinement rests on. Raises ProtectionError.
 
     Workers would find it out too, but in any order and after the home was made. Tried in a fork, whose
-    modules (2 MB) this process then need not keep; a trial that breaks leaves it to the workers.
+    modules (2 MB) this process then need not keep; a trial that breaks counts as a layer that is missing.
     """
     _refuse(_LATER | {*config.sandbox.may_be_missing}, "", only_these=False)
 
@@ -55,21 +58,39 @@ def _refuse(names: frozenset[str], directory: str, *, only_these: bool) -> None:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        code = _BROKEN
         try:
-            from ..sandbox import layers, probe  # noqa: PLC0415  see check_kernel
-
-            for one in layers.PROTECTIONS:
-                if (one.name in names) is only_these:
-                    found = probe.probe(one, directory)
-                    if not found.available:
-                        os.write(write, msgspec.json.encode((one.name, found.detail, found.remedy)))
-                        break
+            if missing := _first_missing(names, directory, only_these=only_these):
+                os.write(write, msgspec.json.encode(missing))
+            code = 0
+        except BaseException as error:  # noqa: BLE001  the last frame of a fork: told, and its end
+            os.write(write, msgspec.json.encode(_broken(f"{type(error).__name__}: {error}")))
         finally:
-            os._exit(0)
+            os._exit(code)
     os.close(write)
     with open(read, "rb") as pipe:
         told = pipe.read()
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
     if told:
-        name, detail, remedy = msgspec.json.decode(told, type=tuple[str, str, str])
-        raise ProtectionError(f"this kernel gives no {name.replace('_', ' ')}: {detail}", remedy=remedy)
+        message, remedy = msgspec.json.decode(told, type=tuple[str, str])
+        raise ProtectionError(message, remedy=remedy)
+    if status != 0:
+        message, remedy = _broken(f"the trial ended with {os.waitstatus_to_exitcode(status)}")
+        raise ProtectionError(message, remedy=remedy)
+
+
+def _first_missing(names: frozenset[str], directory: str, *, only_these: bool) -> tuple[str, str] | None:
+    """What to say of the first layer that is missing, and the remedy."""
+    from ..sandbox import layers, probe  # noqa: PLC0415  see check_kernel
+
+    for one in layers.PROTECTIONS:
+        if (one.name in names) is only_these:
+            found = probe.probe(one, directory)
+            if not found.available:
+                return f"this kernel gives no {one.name.replace('_', ' ')}: {found.detail}", found.remedy
+    return None
+
+
+def _broken(reason: str) -> tuple[str, str]:
+    """What could not be tried counts as missing."""
+    return f"what this kernel gives could not be tried: {reason}", _TRY_EACH

@@ -112,17 +112,21 @@ def _tried(path: str, reader: int | None, whose: str) -> str:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        code = 1
         try:
             os.setgroups([])
             os.setegid(reader)
             os.seteuid(reader)
             os.write(write, _read(path).encode())
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)  # whatever it was that broke: its words might be of the key
     os.close(write)
     with open(read, "rb") as pipe:
         told = pipe.read().decode()
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        told = told or f"it could not be tried (the trial ended with {os.waitstatus_to_exitcode(status)})"
     return f"{told} (for uid {reader}, the {whose}'s)" if told else ""
 
 
@@ -132,3 +136,5 @@ def _read(path: str) -> str:
             return "" if file.read(LOOKED_AT_BYTES).strip() else "it is empty"
     except OSError as error:
         return (error.strerror or str(error)).lower()
+    except ValueError:
+        return "this is no path"

@@ -96,7 +96,10 @@ def bind_to(supervisor: int) -> None:
 def _introduce(start: socket.socket) -> None:
     """Tell the supervisor who waits here; it may have sent the start already."""
     pidfd = os.pidfd_open(os.getpid())
-    socket.send_fds(start, [codec.encode(m.Parked(os.getpid()))], [pidfd])
+    try:
+        socket.send_fds(start, [codec.encode(m.Parked(os.getpid()))], [pidfd])
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(0)  # It has hung up: nobody wants us any more.
     os.close(pidfd)
 
 

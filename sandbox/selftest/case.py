@@ -101,7 +101,9 @@ class Case:
     deadly: tuple[int, ...] = ()
     """Signals one of which has to end the attack."""
     needs: frozenset[str] = field(default_factory=frozenset)
-    """``root``: only root can prepare it; ``elsewhere``: means nothing in other sandboxes than ours."""
+    """``root``: only root can prepare it; ``group``: a control group holds it, where there are any;
+    ``elsewhere``: means nothing in other sandboxes than ours.
+    """
 
     @property
     def portable(self) -> bool:

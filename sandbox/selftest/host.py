@@ -28,6 +28,7 @@ from typing import Final, NoReturn
 
 from .. import zygote
 from ..namespaces import Ids
+from ..placement import Placement
 
 SECRET: Final = "homeostat-selftest-secret"  # noqa: S105  no secret but a decoy
 """The value of every decoy: it must appear in no sandbox."""
@@ -44,12 +45,17 @@ def attack(argv: list[bytes]) -> int:
     return 0
 
 
-def main(control_fd: int, owner_fd: int, leaked_fd: int, setup_uid: int, command_uid: int) -> NoReturn:
-    """Be the zygote; ``command_uid`` 0 means: without privilege, all under ``setup_uid``."""
+def main(words: list[str]) -> NoReturn:
+    """Be the zygote. Words: descriptors of supervisor, owner and decoy, uid of the set-up and of commands
+    (0: without privilege, all under the former), then NAME=DESCRIPTOR of each group that was lent.
+    """
+    control_fd, owner_fd, leaked_fd, setup_uid, command_uid = map(int, words[:5])
+    lent = {name: int(fd) for name, _, fd in (word.partition("=") for word in words[5:])}
     os.environ.update(DECOYS)
     os.set_inheritable(leaked_fd, True)
-    zygote.main(control_fd, owner_fd, Ids(setup_uid, command_uid or None), {BUILTIN: attack})
+    ids = Ids(setup_uid, command_uid or None)
+    zygote.main(control_fd, owner_fd, ids, {BUILTIN: attack}, Placement(lent))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(sys.argv[1:])

@@ -1,6 +1,7 @@
 """Puts each case to real sandboxes, one after the other, and says what that proves.
 
-Owns: which interpreter attacks find inside, the vehicles of a case, looking at the host after each run.
+Owns: which interpreter attacks find inside, the sandboxes' control groups, the vehicles of a case, looking at
+the host after each run.
 Must not know: how results are shown.
 Invariant: nothing is called contained unless an attack ran, answered, and left every canary alone.
 Source: docs/SECURITY.md "Proving it".
@@ -13,10 +14,13 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final, Self
 
 import msgspec
 
+from .. import protocol
+from ..delegation import HomeGroup
 from ..namespaces import Ids
 from ..profile import Limits, Profile
 from . import guard
@@ -36,7 +40,15 @@ class Prover:
     def __init__(self, ids: Ids, interpreter: Interpreter | None = None) -> None:
         self.ids = ids
         self.interpreter = interpreter
-        self.ground = Ground(ids.outside_uid)
+        name = Path(f"/var/tmp/homeostat-selftest-{os.getpid()}-{id(self)}")  # noqa: S108  a name, no folder
+        # Before anybody is born in our own group.
+        self.groups = HomeGroup(name, ids.setup_uid if os.geteuid() == 0 else None, others=False)
+        self._zygotes = 0
+        try:
+            self.ground = Ground(ids.outside_uid)
+        except BaseException:
+            self.groups.close()
+            raise
         self._leaked = os.open(self.ground.outside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._zygote: Zygote | None = None
         try:
@@ -52,9 +64,22 @@ class Prover:
         """Whether a device or a file of root's can be put into a workspace."""
         return os.geteuid() == 0
 
+    @property
+    def ungrouped(self) -> str:
+        """Why these sandboxes are in no control group; empty where they are."""
+        if self.groups.version == "none":
+            return self.groups.reason
+        report = self.zygote.report
+        return "the zygote could not use what it was lent" if report and report.cgroup == "none" else ""
+
     def another_zygote(self) -> Zygote:
         """A further zygote, for a case that kills it. The caller closes it."""
-        return Zygote(self.ids, self._leaked, self.interpreter)
+        lent = self.groups.lend(self._zygotes)
+        self._zygotes += 1
+        try:
+            return Zygote(self.ids, self._leaked, self.interpreter, lent=lent)
+        finally:
+            protocol.close([*lent.values()])
 
     def _find_python(self) -> tuple[str | None, tuple[str, ...]]:
         """The interpreter that commands find: the system's, else the one that runs us, shown read-only."""
@@ -82,6 +107,8 @@ class Prover:
     def _try(self, case: Case) -> tuple[State, str, tuple[str, ...]]:
         if "root" in case.needs and not self.can_lay_traps_of_root:
             return "not proven", "only root can lay this trap", ()
+        if "group" in case.needs and self.ungrouped:
+            return "not proven", f"there is no control group: {self.ungrouped}", ()
         if case.script is not None:
             answers = list(case.script(self, self.ground))
             return *self._seen(judge(case, Ran(code=0), answers)), ("scenario",)
@@ -160,6 +187,7 @@ class Prover:
         if self._zygote is not None:
             self._zygote.close()
         os.close(self._leaked)
+        self.groups.close()
         self.ground.close()
 
     def __enter__(self) -> Self:

@@ -81,22 +81,26 @@ class Live:
 class Zygote:
     """The process, and the way to it."""
 
-    def __init__(self, ids: Ids, leaked_fd: int, interpreter: Interpreter | None = None) -> None:
+    def __init__(
+        self, ids: Ids, leaked_fd: int, interpreter: Interpreter | None = None, *, lent: Mapping[str, int]
+    ) -> None:
+        """``lent`` are descriptors of groups (delegation.HomeGroup), the caller's to close."""
         self.ids = ids
         self.report: Report | None = None
         self._next = 0
         self._live: dict[int, Live] = {}
-        self._start(interpreter or Interpreter(), leaked_fd)
+        self._start(interpreter or Interpreter(), leaked_fd, lent)
 
-    def _start(self, interpreter: Interpreter, leaked_fd: int) -> None:
+    def _start(self, interpreter: Interpreter, leaked_fd: int, lent: Mapping[str, int]) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours, owner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, owner:
             fds = (theirs.fileno(), owner.fileno(), leaked_fd)
             ids = (self.ids.setup_uid, self.ids.command_uid or 0)
+            groups = [f"{name}={fd}" for name, fd in lent.items()]
             self.process = subprocess.Popen(
-                [*interpreter.command, "-m", MODULE, *map(str, (*fds, *ids))],
-                pass_fds=fds, stdin=subprocess.DEVNULL, cwd="/",
+                [*interpreter.command, "-m", MODULE, *map(str, (*fds, *ids)), *groups],
+                pass_fds=(*fds, *lent.values()), stdin=subprocess.DEVNULL, cwd="/",
                 env={"PYTHONPATH": os.pathsep.join(interpreter.path)},
                 user=interpreter.user, group=interpreter.user,
                 extra_groups=None if interpreter.user is None else [],

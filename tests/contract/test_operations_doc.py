@@ -26,7 +26,7 @@ from homeostat.workers.gate.pipeline.policy import Policies
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
-PLAIN = {str: "text", int: "integer", float: "number"}
+PLAIN = {str: "text", int: "integer", float: "number", bool: "boolean"}
 
 # In a process of its own: prometheus_client keeps where its values lie in module state.
 WORKERS_METRICS = """

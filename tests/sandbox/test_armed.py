@@ -10,6 +10,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,14 @@ sleep 0.05; ps -o pid,ppid,pgid,sid,tty,nice -p $$; ls -a . /tmp /dev/shm; echo 
 """
 
 
+def children(pid: int) -> set[int]:
+    """Of a process with one thread."""
+    return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
 def waiting(stand: Stand) -> set[int]:
     """The first processes of all sandboxes of this zygote."""
-    children = Path(f"/proc/{stand.process.pid}/task/{stand.process.pid}/children")
-    return {int(word) for word in children.read_text().split()}
+    return children(stand.process.pid)
 
 
 def until(act: Callable[[], bool], what: str) -> None:
@@ -42,11 +47,11 @@ def until(act: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def arm(stand: Stand, **options: object) -> set[int]:
+def arm(stand: Stand, *, staged: bool = False) -> set[int]:
     """Launch until one that was armed has served, and its place is filled again; who waits now."""
 
     def served() -> bool:
-        result = stand.run([b"true"], **options)  # type: ignore[arg-type]
+        result = stand.run([b"true"], stage=stand.stage() if staged else None)
         assert result.code == 0
         assert result.launched is not None
         if not result.launched.armed:
@@ -101,18 +106,53 @@ def test_armed_one_shows_a_command_what_a_cold_one_does(mortal: Stand, *, staged
     assert results[-1].launched.report.workspace == ("overlay" if staged else "bind")
 
 
-def test_armed_ones_never_show_what_another_launch_was_given(mortal: Stand) -> None:
-    """Variables, arguments, descriptors and private folders of one are nowhere in the next."""
-    secret = "s3cret" * 3
-    for _ in range(4):
-        mortal.run([b"sh", b"-c", b"echo $X > /tmp/left; echo $X > /dev/shm/left", secret.encode()],
-                   env={"X": secret})  # fmt: skip
-        arm(mortal)
-        result = mortal.shell("ls -A /tmp /dev/shm; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; echo; "
-                              "ls /proc/self/fd | wc -l")  # fmt: skip
-        assert secret not in result.out
-        assert "left" not in result.out
-        assert result.out.split()[-1] == "4"
+SECRET = "s3cret" * 3
+LEAVING = b"echo $X > /tmp/left; echo $X > /dev/shm/left; echo left"
+LOOKING = b"""ls -A /tmp /dev/shm; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; echo
+ls /proc/self/fd | wc -l; echo over"""
+
+
+def said_by(stand: Stand, kind: str, script: bytes, *words: str) -> tuple[bool, str]:
+    """Run a script in a sandbox of this kind: whether that was armed, and what it said."""
+    env = dict.fromkeys(["X"] * bool(words), "".join(words))
+    argv = [b"sh", b"-c", script, *map(str.encode, words)]
+    if kind != "terminal":
+        result = stand.run(argv, env=env, stage=stand.stage() if kind == "staged" else None)
+        assert result.launched is not None
+        return result.launched.armed, result.out
+    stand.launch(Launch(stand.next_id(), Profile(), argv, env=env, tty=True))
+    words = receive(stand.client)
+    ((launched, (pidfd, master)), *_) = words
+    assert isinstance(launched, Launched)
+    out = b""
+    with suppress(OSError):  # EIO: nobody has the terminal open any more
+        while data := os.read(master, 4096):
+            out += data
+    if len(words) == 1:
+        finish(stand)
+    protocol.close((pidfd, master))
+    return launched.armed, out.decode()
+
+
+@pytest.mark.parametrize("kind", ["plain", "staged", "terminal"])
+def test_armed_ones_never_show_what_another_launch_was_given(mortal: Stand, kind: str) -> None:
+    """Variables, arguments, descriptors and private folders of one are nowhere in the next, which was armed
+    before, beside or after it.
+    """
+    seen = 0
+
+    def seen_often() -> bool:
+        nonlocal seen
+        assert "left" in said_by(mortal, kind, LEAVING, SECRET)[1]
+        armed, out = said_by(mortal, kind, LOOKING)
+        assert SECRET not in out
+        assert "left" not in out
+        assert out.split()[-2:] == ["4", "over"]
+        seen += armed
+        time.sleep(0 if armed else 0.1)
+        return seen == 4
+
+    until(seen_often, f"none of kind {kind} is armed")
 
 
 def test_burst_beyond_the_pool_is_made_cold_and_the_pool_fills_again(mortal: Stand) -> None:
@@ -199,6 +239,46 @@ def test_freeze_holds_back_an_armed_one_that_was_given_its_launch(mortal: Stand)
     assert isinstance(words[0][0], Launched)
     assert words[0][0].armed
     os.close(read)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_frozen_launch_runs_nowhere_before_thaw_when_its_armed_one_dies(
+    mortal: Stand, *, begun: bool
+) -> None:
+    """Neither one that had not begun, nor one whose PID 1 died before it could stand still: Frozen is said
+    once, and the sandbox that it is given to then stands still too.
+    """
+    stage = mortal.stage() if begun else None
+    before = arm(mortal, staged=begun)
+    read, write = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    launch = Launch(mortal.next_id(), Profile(), [b"sh", b"-c", b"echo ran"], staged=begun)
+    inside = [pid for first in before for pid in children(first)]
+    for pid in (mortal.process.pid, *before, *inside):  # what is armed takes nothing in any more
+        os.kill(pid, signal.SIGSTOP)
+    mortal.launch(launch, stage=stage, stdio=(null, write, write))
+    if begun:  # it is given its launch before the Freeze is read
+        mortal.client.look(launch.id)
+    mortal.client.freeze(launch.id)
+    os.kill(mortal.process.pid, signal.SIGCONT)
+    if not begun:
+        assert receive(mortal.client) == [(Frozen(launch.id), [])]
+    else:
+        assert not select.select([mortal.client], [], [], STILL_S)[0]
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    for pid in before:
+        wait_dead(pid)
+    protocol.close((write, null))
+    if begun:
+        assert receive(mortal.client) == [(Frozen(launch.id), [])]
+    assert not select.select([read, mortal.client.fileno()], [], [], STILL_S)[0]
+    mortal.client.thaw(launch.id)
+    assert select.select([read], [], [], PATIENCE_S)[0]
+    assert os.read(read, 10) == b"ran\n"
+    ((first, fds), *_) = receive(mortal.client)
+    assert isinstance(first, Launched)
+    protocol.close((read, *fds))
 
 
 def test_armed_terminal_has_the_size_that_was_asked_for(mortal: Stand) -> None:

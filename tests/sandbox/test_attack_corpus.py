@@ -26,7 +26,20 @@ def test_attack_is_contained(prover: Prover, case: Case) -> None:
     """Each really tried, in each vehicle, with exactly the answers that ours gives, and no canary touched."""
     if "root" in case.needs and not prover.can_lay_traps_of_root:
         pytest.skip("only root can lay this trap")
+    if "group" in case.needs and prover.groups.version == "none":
+        pytest.skip(f"no control groups here: {prover.groups.reason}")
     assert tried(prover, case) == ("contained", "")
+
+
+def test_selftest_sandboxes_are_in_groups_or_say_why_not(prover: Prover) -> None:
+    """As a supervisor's are: those of a further zygote too."""
+    assert bool(prover.ungrouped) is (prover.groups.version == "none")
+    prover.ground.fresh_workspace()
+    with prover.another_zygote() as zygote:
+        zygote.run(prover.request(CASES[0], "command", "pass"))
+        assert zygote.report is not None
+        assert zygote.report.cgroup == prover.groups.version
+        assert ("cgroup" in zygote.report.degraded) is bool(prover.ungrouped)
 
 
 ORDINARY = (

@@ -56,7 +56,9 @@ class Call:
     hops: int = 0
     resends: int = 0
     sent: bool = False
-    """Something of it may have arrived somewhere."""
+    """Something of this hop may have arrived."""
+    changed: str = ""
+    """What a hop before it was answered that may have changed something; empty for none."""
     ending: CallStatus | None = None
     began_s: float = 0.0
 
@@ -195,15 +197,18 @@ class Calls:
         except RefusedError as error:
             ended = outcomes.stopped(call, response, error.diagnostics(), now_s)
             return self._finish(call, ended, now_s)
-        call.hop, call.granted, call.hops = hop, granted, call.hops + 1
+        if not call.hop.safe:
+            call.changed = outcomes.told_of(call.hop, response)
+        call.hop, call.granted, call.hops, call.sent = hop, granted, call.hops + 1, False
         return self._name(call, now_s)
 
     def _failed(self, call: Call, failure: Failure, now_s: float) -> list[Effect]:
         """No answer. What may have arrived is sent again where that is allowed, and else is in doubt."""
         risky = call.sent and not call.hop.safe
-        if not risky or failure.refused:
+        if not risky:
             return self._finish(call, outcomes.failed(call, failure, now_s), now_s)
-        if call.execute.klass == "keyed" and call.resends < RESENDS and now_s < call.deadline_s:
+        again = call.execute.klass == "keyed" and not failure.refused
+        if again and call.resends < RESENDS and now_s < call.deadline_s:
             call.resends += 1
             return self._name(call, now_s)
         return self._finish(call, outcomes.unanswered(call, failure, now_s), now_s)
@@ -212,7 +217,7 @@ class Calls:
         place, reason = call.hop.url, denied.reason[:500]
         refused = m.Connection(place.host, place.port, "", call.hop.method, "refused", reason)
         over = self._log(Over(call.key, call.execute.task, refused), now_s)
-        return [*over, *self._finish(call, outcomes.refused(call.key, denied.text, hops=call.hops), now_s)]
+        return [*over, *self._finish(call, outcomes.not_followed(call, denied.text, now_s), now_s)]
 
     # -- the end ---------------------------------------------------------------------------------------
     @property

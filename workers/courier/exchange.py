@@ -62,12 +62,16 @@ class Cut:
                 raise OSError("cut")
 
     def cut(self) -> None:
-        """End it. Closing would not wake a thread that reads; shutting down does (shutdown(2))."""
+        """End it. Closing would not wake a thread that reads; shutting down does (shutdown(2)).
+
+        Not by SSLSocket.shutdown, which forgets the encryption first: what is sent then would go out
+        in the clear.
+        """
         with self._lock:
             self.wished = True
             if self._socket is not None:
                 try:
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
                 except OSError:
                     return  # Not connected yet, or the other side was quicker: its own time ends it.
 

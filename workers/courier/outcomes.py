@@ -14,6 +14,7 @@ from ...proto import messages as m
 from ...proto.hosts import write
 from ...proto.ids import CallStatus, Key
 from .answers import Failure, Response, text_of
+from .requests import Hop
 
 if TYPE_CHECKING:
     from .calls import Call
@@ -38,26 +39,28 @@ def _told(call: Call, response: Response, status: CallStatus, note: str, now_s: 
     if call.hops:
         place = call.hop.url
         text = f"[after {call.hops} redirects, from {place.scheme}://{write(place.host, place.port)}]\n{text}"
-    if note:
-        text = f"{text}\n[{note}]"
+    notes = [note] if note else []
+    if call.changed and status == "error":
+        notes.append(call.changed)
+    text = "\n".join([text, *[f"[{one}]" for one in notes]])
     return m.Ended(
         call.key, status, text, output_bytes=response.total_bytes, duration_s=round(now_s - call.began_s, 6)
     )
 
 
 def failed(call: Call, failure: Failure, now_s: float) -> m.Ended:
-    """No answer, and nothing has happened by it."""
+    """No answer, and nothing has happened by it; what happened before it is said."""
     place = call.hop.url
     where = "" if failure.refused else f"{write(place.host, place.port)}: "
-    status: CallStatus = "timeout" if failure.timed_out else "error"
-    text = f"{where}{failure.reason}"
+    status: CallStatus = "timeout" if failure.timed_out and not call.changed else "error"
+    text = _after(call, f"{where}{failure.reason}")
     return m.Ended(call.key, status, text, duration_s=round(now_s - call.began_s, 6))
 
 
 def unanswered(call: Call, failure: Failure, now_s: float) -> m.Ended:
     """No answer, and what was sent may have done what it asks for."""
     place = call.hop.url
-    text = f"{write(place.host, place.port)}: {failure.reason}\n[{_UNKNOWN}]"
+    text = f"{_after(call, f'{write(place.host, place.port)}: {failure.reason}')}\n[{_UNKNOWN}]"
     return m.Ended(call.key, "in_doubt", text, duration_s=round(now_s - call.began_s, 6))
 
 
@@ -68,7 +71,9 @@ def cut_off(call: Call, now_s: float) -> m.Ended:
     risky = call.sent and not call.hop.safe
     if risky and status == "timeout":
         status = "in_doubt"
-    text = f"[ended: {why}; {_UNKNOWN}]" if risky else f"[ended: {why}]"
+    elif call.changed and status == "timeout":
+        status = "error"
+    text = _after(call, f"[ended: {why}; {_UNKNOWN}]" if risky else f"[ended: {why}]")
     return m.Ended(call.key, status, text, duration_s=round(now_s - call.began_s, 6))
 
 
@@ -81,9 +86,31 @@ def in_doubt(key: Key) -> m.Ended:
     )  # fmt: skip
 
 
-def refused(key: Key, text: str, *, hops: int = 0) -> m.Ended:
+def refused(key: Key, text: str) -> m.Ended:
+    """It is not made."""
+    return m.Ended(key, "refused", text)
+
+
+def not_followed(call: Call, text: str, now_s: float) -> m.Ended:
     """It is not made, or not further."""
-    return m.Ended(key, "refused", f"{text}\n[after {hops} redirects]" if hops else text)
+    if call.hops:
+        text = f"{text}\n[after {call.hops} redirects]"
+    status: CallStatus = "error" if call.changed else "refused"
+    text = _after(call, text)
+    if call.sent and not call.hop.safe:  # Before it was to be sent again.
+        status, text = "in_doubt", f"{text}\n[{_UNKNOWN}]"
+    return m.Ended(call.key, status, text, duration_s=round(now_s - call.began_s, 6))
+
+
+def told_of(hop: Hop, response: Response) -> str:
+    """What is kept of a hop that may have changed something, when a redirect leads on."""
+    place = write(hop.url.host, hop.url.port)
+    return f"the {hop.method} to {place} was answered {response.status}"
+
+
+def _after(call: Call, text: str) -> str:
+    """What went wrong, after what may have been done before it."""
+    return f"{call.changed}; the redirect failed: {text}" if call.changed else text
 
 
 def crowded(key: Key, waiting: int) -> m.Ended:

@@ -33,6 +33,7 @@ SETTLE_S = 4.0
 """So long it is looked up what became of an effect, once the time of its call is over."""
 ALREADY = "it had been carried out before; this is what it came to then"
 _NOTHING = "; nothing was changed"
+_TOO_MUCH = "it needs more memory than it may have: ask for less, or for a part of a value"
 _NO_TABLE = f"homeostat's own table {EFFECTS} can't be made; an operator can (docs/OPERATIONS.md, Databases)"
 _SHOWING = frozenset({"SELECT", "WITH", "VALUES", "TABLE"})
 _CHANGING = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "WITH"})
@@ -57,6 +58,8 @@ class Transactions:
             result = Result(How.ERROR, str(error))
         except InterruptedJobError:
             result = Result(How.STOPPED, "")
+        except MemoryError:  # Of a change only before its first attempt, and none of that was here.
+            result = Result(How.IN_DOUBT if job.writes and job.resumed else How.ERROR, _TOO_MUCH)
         return replace(result, duration_s=time.monotonic() - began_s)
 
     def rest(self) -> None:
@@ -160,6 +163,11 @@ class _Change:
                 if self._unknown:
                     return self._settle(str(error))
                 raise
+            except MemoryError:
+                self._unknown = self._unknown or self._committing
+                if self._unknown:
+                    return self._settle(_TOO_MUCH)
+                return Result(How.ERROR, _TOO_MUCH + _NOTHING)
         raise AssertionError  # count() has no end
 
     # -- one transaction -------------------------------------------------------------------------------
@@ -270,6 +278,8 @@ class _Change:
                 result = self._attempt(None)
             except (DBAPIError, UnusableError) as error:
                 text = self._backend.trouble(error).text if isinstance(error, DBAPIError) else str(error)
+            except MemoryError:
+                text = _TOO_MUCH
             else:
                 if result.how is How.STOPPED and reason:
                     return Result(How.ERROR, f"{reason}; it was looked up{_NOTHING}")

@@ -44,6 +44,7 @@ class Executor:
         self._most_queued = most_queued
         self._calls: dict[Key, Call] = {}
         self._rewinds = Rewinds()
+        self._to_sweep: set[TaskId] = set()
         self._stopping = False
 
     def knows(self, key: Key) -> bool:
@@ -86,7 +87,7 @@ class Executor:
         place = event.place or execute.workspace
         call = Call(execute, event.limit_s, now + execute.timeout_s, place=place, terminal=event.terminal)
         if event.stage in {"committed", "merged"}:
-            return self._complete(call, entry)
+            return self._complete(call, entry, now)
         begun = entry is not None or (execute.resumed and event.blind)
         if begun and execute.klass == "once" and not self.terminals.may_repeat(call):
             thrown_away = [c.DiscardStage(execute.key)] if call.staged else []
@@ -100,17 +101,19 @@ class Executor:
 
     def _asked_again(self, call: Call, execute: m.Execute, now: float) -> list[Effect]:
         """A new gate resumes it, or it is frozen or thawed."""
+        if call.stuck:
+            return []  # it is on its way to its end: half a merge is no state to stand still in
         if execute.halted:
             return [*_staged_again(call), *halting.halt(call, now)]
         return [*halting.let_go(call, now), *_staged_again(call), *self._advance(now)]
 
-    def _complete(self, call: Call, entry: Entry | None) -> list[Effect]:
-        """Its commit record is on disk: it counts, whatever else was lost."""
+    def _complete(self, call: Call, entry: Entry | None, now: float) -> list[Effect]:
+        """Its commit record is on disk: it counts, whatever else was lost, once its workspace is free."""
         ready = entry is not None and entry.outcome
         call.outcome = outcomes.decode(entry.outcome) if entry and ready else outcomes.lost_text(call.key)
-        call.phase, call.deadline_at = Phase.MERGING, _NEVER
+        call.stuck, call.deadline_at = "complete", _NEVER
         self._calls[call.key] = call
-        return [c.RollForward(call.key, call.execute.task, call.execute.workspace)]
+        return self._advance(now)
 
     def merge(self, message: m.Merge) -> list[Effect]:
         """What the call did is admitted, if it is still what was shown."""
@@ -139,7 +142,7 @@ class Executor:
     def undo(self, message: m.Undo, place: str, now: float) -> list[Effect]:
         """Merges are to be taken back, as soon as nothing is under way in their workspace."""
         self._rewinds.ask(message, place)
-        return self._advance(now)
+        return [*self.terminals.end_task(message.task), *self._advance(now)]
 
     def discard(self, message: m.Discard, now: float) -> list[Effect]:
         """What the call did is refused."""
@@ -175,8 +178,15 @@ class Executor:
         effects: list[Effect] = []
         for call in [call for call in self._calls.values() if call.execute.task == message.task]:
             effects += self._cut_off(call, "cancelled", now)
-        effects += self.terminals.end_task(message.task)
-        return [*effects, *self._rewinds.sweep(message.task)]
+        return [*effects, *self.terminals.end_task(message.task), *self._sweep(message.task)]
+
+    def _sweep(self, task: TaskId) -> list[Effect]:
+        """What was kept of an ended task goes, after its merges that wait for their workspace."""
+        if any(call.stuck and call.execute.task == task for call in self._calls.values()):
+            self._to_sweep.add(task)
+            return self._rewinds.give_up(task)
+        self._to_sweep.discard(task)
+        return self._rewinds.sweep(task)
 
     def hold_task(self, message: m.HoldTask, now: float) -> list[Effect]:
         """A freeze covers the task's terminals, or does no more."""
@@ -191,6 +201,8 @@ class Executor:
 
     def _cut_off(self, call: Call, status: CallStatus, now: float) -> list[Effect]:
         match call.phase:
+            case Phase.QUEUED if call.stuck:
+                return []  # it has counted already, or is to be taken back whatever happens
             case Phase.QUEUED:
                 waited_for = self.terminals.waits_for(call)
                 return self._end(call, outcomes.not_run(call.key, status, waited_for), now)
@@ -246,7 +258,8 @@ class Executor:
             case c.DiffRead():
                 return self._diff_read(call, event, now)
             case c.MergeEnded():
-                return self._merge_ended(call, event, now)
+                effects, task = self._merge_ended(call, event, now), call.execute.task
+                return [*effects, *(self._sweep(task) if task in self._to_sweep else [])]
         assert_never(event)
 
     def _left_terminal(self, call: Call, event: c.Rested | c.TerminalClosed, now: float) -> list[Effect]:
@@ -324,7 +337,7 @@ class Executor:
         for call in list(self._calls.values()):
             if not _waits(call) or call.halted or (call.alone and call.place in held):
                 continue
-            if call.terminal is not None:
+            if call.terminal is not None and not call.stuck:
                 effects += self._turn(call, now)
             elif running < self._most_running:
                 running += 1

@@ -29,9 +29,7 @@ _CONFIGS: Final = frozenset({"config", "config.worktree"})
 
 CONFIG_BYTES: Final = 1 << 20
 """A longer configuration of a repository is obeyed without being read."""
-_SECTION: Final = re.compile(
-    rb'\[[ \t]*([A-Za-z0-9.-]+)(?:[ \t]+"((?:[^"\\\n]|\\.)*)")?[ \t]*\]'
-)  # Not only at a line's beginning: git reads `[a] [core]` as both.
+_HEADER: Final = re.compile(rb'\[[ \t]*([A-Za-z0-9.-]*)(?:[ \t]+"((?:[^"\\\n]|\\.)*)")?[ \t]*\][ \t\r]*')
 _RUNS: Final = {
     b"core": (b"hookspath", b"fsmonitor", b"sshcommand", b"editor", b"pager", b"askpass", b"gitproxy",
               b"alternaterefscommand", b"attributesfile", b"worktree"),
@@ -54,31 +52,41 @@ def is_obeyed(path: str) -> bool:
 
 
 def is_git_config(path: str) -> bool:
-    """Whether a path is a repository's own configuration, which `runs_something` has to judge."""
+    """Whether a path may be a repository's own configuration, which `commands_of` has to judge.
+
+    Git takes every folder with the right names in it for a repository, so only the file's name tells.
+    """
+    return path.rpartition("/")[2] in _CONFIGS
+
+
+def leads_elsewhere(path: str) -> bool:
+    """Whether a path says where the rest of a repository lies, its configuration included."""
     names = path.split("/")
-    inside = ".git" in names[:-1] or (len(names) > 1 and names[-2].endswith(".git"))
-    return inside and names[-1] in _CONFIGS
+    return names[-1] == "commondir" and any(name.endswith(".git") for name in names[:-1])
 
 
 def commands_of(config: bytes) -> frozenset[bytes]:
     """The settings of a git configuration that run a program, or say where hooks, settings or helpers lie.
 
-    Each is its section and its line, so that two configurations can be compared.
+    Each is its section and its line, so that two configurations can be compared. Read as git reads it: headers
+    stand at a line's beginning or behind another header; a line that git refuses makes git refuse the file.
     """
-    if len(config) > CONFIG_BYTES or b"\\\n" in config:
+    if len(config) > CONFIG_BYTES or b"\\\n" in config or b"\\\r\n" in config:
         return frozenset({config})  # What git reads as one line is taken for harmful rather than read.
     found: set[bytes] = set()
-    sections = list(_SECTION.finditer(config))
-    for at, section in enumerate(sections):
-        end = sections[at + 1].start() if at + 1 < len(sections) else len(config)
-        wanted = _RUNS.get(section[1].lower().partition(b".")[0])
-        if wanted is not None:
-            lines = config[section.end() : end].split(b"\n")
-            found.update(section[0] + line.strip() for line in lines if _is_setting(line, wanted))
+    wanted: tuple[bytes, ...] | None = None
+    header = b""
+    for line in config.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        rest = line.strip()
+        while rest.startswith(b"[") and (section := _HEADER.match(rest)):
+            header, rest = section[0].strip(), rest[section.end() :]
+            wanted = _RUNS.get(section[1].lower().partition(b".")[0])
+        if wanted is not None and _is_setting(rest, wanted):
+            found.add(header + rest)
     return frozenset(found)
 
 
 def _is_setting(line: bytes, wanted: tuple[bytes, ...]) -> bool:
     """Whether a line sets one of these, or, where none is named, anything."""
     name = line.partition(b"=")[0].strip().lower()
-    return bool(name) and name[:1] not in b"#;" and (not wanted or name in wanted)
+    return bool(name) and name[:1] not in b"#;[" and (not wanted or re.split(rb"[ \t#;]", name)[0] in wanted)

@@ -70,9 +70,8 @@ def with_output(outcome: m.Ended, output: Output) -> m.Ended:
 
 def cut_off(outcome: m.Ended, status: CallStatus, *, staged: bool, why: str = "") -> m.Ended:
     """It was told to end."""
-    why = f"killed: {why}" if why else _CUT_OFF.get(status, "killed")
-    if outcome.duration_s:
-        why = f"{why} after {outcome.duration_s:.1f} s"
+    took = f" after {outcome.duration_s:.1f} s" if outcome.duration_s else ""
+    why = f"killed{took}: {why}" if why else f"{_CUT_OFF.get(status, 'killed')}{took}"
     return _saying(outcome, f"{why}; {_THROWN_AWAY}" if staged else why, status=status, diff=None)
 
 

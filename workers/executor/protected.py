@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ...proto.errors import RefusedError
 from .beneath import Beneath, parse_shown
 from .changes import Change
-from .obeyed import CONFIG_BYTES, commands_of, is_git_config, is_obeyed
+from .obeyed import CONFIG_BYTES, commands_of, is_git_config, is_obeyed, leads_elsewhere
 
 
 def count_protected(changes: Iterable[Change], workspace: Beneath, upper: Beneath) -> int:
@@ -25,7 +25,7 @@ def count_protected(changes: Iterable[Change], workspace: Beneath, upper: Beneat
 def _is_protected(change: Change, workspace: Beneath, upper: Beneath) -> bool:
     if change.kind in ("deleted", "mode"):
         return False
-    if is_obeyed(change.path):
+    if is_obeyed(change.path) or leads_elsewhere(change.path):
         return True
     if not is_git_config(change.path):
         return False

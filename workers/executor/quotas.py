@@ -9,8 +9,10 @@ Source: docs/OPERATIONS.md, section "quotas"; statvfs(3), stat(2) (st_blocks).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
@@ -18,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 from ...proto.errors import RefusedError
 from ...proto.ids import Key
 from ...proto.settings import Quotas
-from .beneath import Beneath, join
+from .beneath import Beneath, join, shown
 from .changes import Growth, Limits
 from .jobs import Jobs
 
@@ -27,7 +29,9 @@ _IDLE_TIMES: Final = 20
 """After a walk the watch rests so many times as long as that took."""
 _STALE_S: Final = 600.0
 _KNOWN: Final = 256
+_SHOWN_CHARS: Final = 200
 _BLOCK_BYTES: Final = 512  # stat(2)
+_CLOSED: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Usage(NamedTuple):
@@ -41,24 +45,35 @@ class Usage(NamedTuple):
         return self.bytes > most.bytes or self.files > most.files
 
 
-def measure(fd: int, most: Usage, *, apparent: bool) -> Usage:
+class HiddenError(RefusedError):
+    """What a folder holds can't be counted."""
+
+    code = "hidden"
+
+
+def measure(fd: int, most: Usage, *, apparent: bool, all_of_it: bool = False) -> Usage:
     """What a folder holds, counted until it is more than ``most``.
 
-    ``apparent``: by the sizes of files, else by the blocks they take. What vanishes meanwhile, can't be read
-    or lies deeper than a diff may reach counts for nothing.
+    ``apparent``: by the sizes of files, else by the blocks they take. What vanishes meanwhile counts for
+    nothing; so does what can't be read or lies deeper than a diff may reach, but with ``all_of_it`` that
+    raises HiddenError.
     """
     tree, waiting = Beneath(fd), [b""]
     size = files = 0
     try:
         while waiting:
             folder = waiting.pop()
-            for name, status, is_folder in _entries(tree, folder):
+            for name, status, is_folder in _entries(tree, folder, all_of_it=all_of_it):
                 files += 1
                 size += _size(status) if apparent else status.st_blocks * _BLOCK_BYTES
                 if Usage(size, files).is_over(most):
                     return Usage(size, files)
-                if is_folder and _is_reachable(path := join(folder, name)):
+                if not is_folder:
+                    continue
+                if _is_reachable(path := join(folder, name)):
                     waiting.append(path)
+                elif all_of_it:
+                    raise HiddenError(f"the folder {_short(path)} lies deeper than a diff may reach")
     finally:
         tree.forget()
     return Usage(size, files)
@@ -73,47 +88,69 @@ def _is_reachable(path: bytes) -> bool:
     return len(path) <= Limits().path_bytes and path.count(b"/") < Limits().depth
 
 
-def _entries(tree: Beneath, folder: bytes) -> Iterator[tuple[bytes, os.stat_result, bool]]:
+def _short(path: bytes) -> str:
+    text = shown(path)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
+def _entries(
+    tree: Beneath, folder: bytes, *, all_of_it: bool
+) -> Iterator[tuple[bytes, os.stat_result, bool]]:
     try:
         with os.scandir(tree.folder(folder)) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 yield os.fsencode(entry.name), status, entry.is_dir(follow_symlinks=False)
-    except (OSError, RefusedError):  # a command works in it: what is gone in this moment takes no room
-        return
+    except (OSError, RefusedError) as error:
+        if all_of_it and isinstance(error, OSError) and error.errno in _CLOSED:
+            raise HiddenError(f"the folder {_short(folder) or '.'} can't be read") from error
+        return  # a command works in it: what is gone in this moment takes no room
 
 
 # -- workspaces ------------------------------------------------------------------------------------------
 class WorkspaceCounts:
-    """What each workspace holds: counted once, then kept up to date by what is merged."""
+    """What each workspace holds: counted once, then kept up to date by what is merged.
+
+    The loop and its jobs use it at the same time; no walk is made under the lock.
+    """
 
     def __init__(self, quotas: Quotas, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = Usage(quotas.workspace_bytes, quotas.workspace_files)
         self._clock = clock
         self._known: dict[str, tuple[Usage, float]] = {}
+        self._changes = 0
+        """How often something has grown or was forgotten: a walk that this happens to is not kept."""
+        self._lock = threading.Lock()
 
     def refusal(self, place: str, fd: int, growth: Growth) -> str:
         """Why a workspace may not grow by so much; empty when it may. Costs a walk where it isn't known."""
         if growth.bytes <= 0 and growth.files <= 0:
             return ""
-        known = self._known.get(place)
+        with self._lock:
+            known, changes = self._known.get(place), self._changes
         if known is not None and self._clock() - known[1] < _STALE_S and not self._over(known[0], growth):
             return ""
         usage = measure(fd, self._most, apparent=True)
-        while len(self._known) >= _KNOWN:
-            del self._known[next(iter(self._known))]
-        self._known[place] = (usage, self._clock())
+        with self._lock:
+            if changes == self._changes:
+                while len(self._known) >= _KNOWN:
+                    del self._known[next(iter(self._known))]
+                self._known[place] = (usage, self._clock())
         return self._over(usage, growth)
 
     def merged(self, place: str, growth: Growth) -> None:
         """It has grown by so much."""
-        if known := self._known.get(place):
-            usage = Usage(known[0].bytes + growth.bytes, known[0].files + growth.files)
-            self._known[place] = (usage, known[1])
+        with self._lock:
+            self._changes += 1
+            if known := self._known.get(place):
+                usage = Usage(known[0].bytes + growth.bytes, known[0].files + growth.files)
+                self._known[place] = (usage, known[1])
 
     def forget(self, place: str) -> None:
         """Something else has changed it."""
-        self._known.pop(place, None)
+        with self._lock:
+            self._changes += 1
+            self._known.pop(place, None)
 
     def _over(self, usage: Usage, growth: Growth) -> str:
         after = Usage(usage.bytes + growth.bytes, usage.files + growth.files)
@@ -181,6 +218,9 @@ class Watch:
             self._loop.call_later(max(_EVERY_S, _IDLE_TIMES * found.took_s), self._look)
 
 
+_STAGE_QUOTAS: Final = "quotas.stage_bytes, quotas.stage_files"
+
+
 class Inspection(NamedTuple):
     """The calls that are over a quota, with the words for it, and how long it took to find out."""
 
@@ -192,18 +232,48 @@ def inspect(stages: list[tuple[Key, int]], quotas: Quotas) -> Inspection:
     """Measure upper layers, whose descriptors are closed, and the disk that they are on. Blocks."""
     began = time.monotonic()
     most = Usage(quotas.stage_bytes, quotas.stage_files)
+    held: dict[Key, Usage] = {}
+    over: list[tuple[Key, str]] = []
     try:
-        held = {key: measure(fd, most, apparent=False) for key, fd in stages}
+        for key, fd in stages:
+            try:
+                held[key] = measure(fd, most, apparent=False, all_of_it=True)
+            except HiddenError as error:
+                over.append((key, f"{error.message}, so that its stage can't be counted ({_STAGE_QUOTAS})"))
         disk = os.fstatvfs(stages[0][1])
     finally:
         for _, fd in stages:
             os.close(fd)
-    over = [(key, words) for key, usage in held.items() if (words := stage_words(usage, most))]
+    over += [(key, words) for key, usage in held.items() if (words := stage_words(usage, most))]
+    return Inspection(over or _short_of_room(held, disk, quotas), time.monotonic() - began)
+
+
+def _short_of_room(held: dict[Key, Usage], disk: os.statvfs_result, quotas: Quotas) -> list[tuple[Key, str]]:
+    """The calls that are to end since the disk is nearly full, with the words for it."""
     free = disk.f_bavail * disk.f_frsize
-    if not over and free < quotas.min_free_bytes // 2:
-        largest = max(held, key=lambda key: held[key])
-        over = [(largest, _disk_words(free, quotas))]
-    return Inspection(over, time.monotonic() - began)
+    if free < (least := quotas.min_free_bytes // 2):
+        sizes = {key: usage.bytes for key, usage in held.items()}
+        return _ended_for(sizes, least - free, f"{free} bytes", "min_free_bytes", quotas.min_free_bytes)
+    if disk.f_files and disk.f_favail < (least := quotas.min_free_files // 2):  # else inodes are made at need
+        counts = {key: usage.files for key, usage in held.items()}
+        free, wanted = disk.f_favail, quotas.min_free_files
+        return _ended_for(counts, least - free, f"{free} inodes", "min_free_files", wanted)
+    return []
+
+
+def _ended_for(
+    held: dict[Key, int], missing: int, free: str, setting: str, wanted: int
+) -> list[tuple[Key, str]]:
+    """The largest, where its end gives back what is missing; else all: what fills the disk is not seen."""
+    short = f"the disk of the home has {free} left, less than half of {wanted} (quotas.{setting})"
+    largest = max(held, key=lambda key: held[key])
+    if held[largest] >= missing:
+        return [(largest, f"{short}, and of all calls this one holds most: free space, or write less")]
+    words = (
+        f"{short}, and what the calls are seen to hold does not explain it (files may be open that have no "
+        f"name any more), so that all that write to a stage are ended: free space, or write less"
+    )
+    return [(key, words) for key in held]
 
 
 def stage_words(usage: Usage, most: Usage) -> str:
@@ -219,10 +289,3 @@ def stage_words(usage: Usage, most: Usage) -> str:
             f"fewer in one call, or raise the setting"
         )
     return ""
-
-
-def _disk_words(free: int, quotas: Quotas) -> str:
-    return (
-        f"the disk of the home has {free} bytes left, less than half of {quotas.min_free_bytes} "
-        f"(quotas.min_free_bytes), and of all calls this one holds most: free space, or write less"
-    )

@@ -66,13 +66,18 @@ class Rewinds:
             effects += self.sweep(rewind.message.task)
         return effects
 
-    def sweep(self, task: TaskId) -> list[c.Effect]:
-        """The task has ended: what waits is not begun any more, what is under way is awaited."""
+    def give_up(self, task: TaskId) -> list[c.Effect]:
+        """The task has ended: what waits is not begun any more."""
         waiting = [token for token, one in self._open.items() if one.message.task == task and not one.begun]
         effects: list[c.Effect] = []
         for token in waiting:
             del self._open[token]
             effects.append(c.Post(m.Undone(token, task, "the task has ended; nothing was taken back")))
+        return effects
+
+    def sweep(self, task: TaskId) -> list[c.Effect]:
+        """What is kept of the ended task goes, once what is under way has ended."""
+        effects = self.give_up(task)
         if any(one.message.task == task for one in self._open.values()):
             self._to_sweep.add(task)
             return effects

@@ -167,7 +167,7 @@ class ExecutorShell:
             case m.Forget():
                 effects = self._core.forget(message)
             case m.EndTask():
-                effects = self._core.end_task(message, now)
+                effects = self._complete_all(message.task, now) + self._core.end_task(message, now)
             case m.Undo():
                 effects = self._core.undo(message, self._place(message.workspace), now)
             case m.ReadDiff():
@@ -210,6 +210,13 @@ class ExecutorShell:
             return []
         execute = m.Execute(key, TaskId(task), "", b"", "staged", workspace, 0.0, 0)
         return self._core.stuck(execute, self._place(workspace), self._ledger.get(key), refusal, now)
+
+    def _complete_all(self, task: TaskId, now: float) -> list[c.Effect]:
+        """What is half merged of an ended task gets its turn in its workspace before it is swept."""
+        effects: list[c.Effect] = []
+        for key in self._stages.half_merged(self._ledger.stages_of(task)):
+            effects += self._stuck(m.Merge(key, ""), None, now)
+        return effects
 
     def _place(self, path: str) -> str:
         with suppress(WorkspaceError):  # the launch will meet it again, and tell

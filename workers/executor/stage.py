@@ -30,6 +30,8 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _GONE_PREFIX = ".gone-"
 _MANIFEST, _MERGED, _COPIES = "manifest", "merged", "copies"
 _WITHDRAWN, _UNDONE = "withdrawn", "undone"
+UNSETTLED = (_MANIFEST, _WITHDRAWN)
+"""A stage with either of these in its folder has a step before it yet."""
 _NEW_SUFFIX = ".new"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -27,7 +27,7 @@ from .changes import Limits
 from .diff import Diff, read_diff
 from .quotas import WorkspaceCounts
 from .showing import Shown
-from .stage import Stage, sweep
+from .stage import UNSETTLED, Stage, sweep
 from .undoing import Undoing, Undoings
 from .workspaces import WorkspaceError, Workspaces, place_of
 
@@ -120,6 +120,14 @@ class Stages:
         if state == "withdrawn":
             return "committed"
         return "open" if state == "undone" else state
+
+    def half_merged(self, keys: Iterable[Key]) -> list[Key]:
+        """Those that have a commit record and are perhaps not through; cheap, it reads none of them."""
+        return [
+            key
+            for key in keys
+            if any(os.access(f"{key}/{name}", os.F_OK, dir_fd=self._fd) for name in UNSETTLED)
+        ]
 
     def origin(self, key: Key) -> tuple[str, str]:
         """Workspace and task of a stage with a commit record. Raises StageError, FileNotFoundError."""
@@ -257,22 +265,33 @@ class Stages:
     def undo(self, message: m.Undo) -> m.Undone:
         """Take merges back, all or nothing; asked again, it answers again."""
         undoing = Undoing(message.token, message.task, message.workspace, message.keys, "going")
-        return m.Undone(message.token, message.task, self._undo(undoing))
+        trouble, midway = self._undo(undoing)
+        return m.Undone(message.token, message.task, trouble, midway)
 
-    def _undo(self, undoing: Undoing) -> str:
-        """Do it, or go on with it; give the trouble."""
+    def _undo(self, undoing: Undoing) -> tuple[str, bool]:
+        """Do it, or go on with it; give the trouble, and whether it stopped midway.
+
+        Its record tells: with none nothing was touched; one that is ``going`` has begun and is not through.
+        """
+        undoings = Undoings(self._fd)
         try:
-            known = Undoings(self._fd).find(undoing.token)
+            known = undoings.find(undoing.token)
             if known is not None and known.state == "refused":
-                return known.trouble
+                return known.trouble, False
             workspace_fd = self._workspaces.open(undoing.workspace)
             self.counts.forget(place_of(workspace_fd))
             try:
-                return undo.run(self._fd, workspace_fd, undoing).trouble
+                return undo.run(self._fd, workspace_fd, undoing).trouble, False
             finally:
                 os.close(workspace_fd)
         except (HomeostatError, OSError) as error:
-            return f"it stopped midway, and is tried again when asked for: {error}"
+            known = undoings.find(undoing.token)
+            if known is None:
+                return f"{error}; nothing was taken back", False
+            if known.state == "going":
+                return f"it stopped midway, and is tried again when asked for: {error}", True
+            print(f"stages of an undo stay until the next start: {error}", file=sys.stderr, flush=True)
+            return known.trouble, False
 
     def show(self, message: m.ReadDiff) -> m.DiffText:
         """What a call changed, as text: one that waits for its decision, or one that is merged and kept."""

@@ -62,7 +62,7 @@ def take_back(
             stage.begin_withdrawal()
             at("withdrawal begun")
         withdrawal.apply()
-        withdrawal.sync(_FEW, all_of_it=state == "withdrawn")
+        withdrawal.sync(_FEW, all_of_it=state != "merged")  # an earlier attempt may have made some steps
         at("withdrawal synced")
     if record.copies:
         stage.forget_copies()
@@ -79,10 +79,13 @@ def put_aside(workspace_fd: int, stage: Stage) -> None:
 
 
 def restore(workspace_fd: int, stage: Stage) -> None:
-    """Let a stage count again that was taken back, or half so. Raises ConflictError, OSError."""
+    """Let a stage count again that was taken back, or half so. Raises ConflictError, OSError.
+
+    One that an earlier try has recommitted is rolled forward too; at a merged one there is nothing to do.
+    """
     if stage.state() in {"withdrawn", "undone"}:
         stage.recommit()
-        merge.roll_forward(workspace_fd, stage)
+    merge.roll_forward(workspace_fd, stage)
 
 
 def run(stages_fd: int, workspace_fd: int, undoing: Undoing, at: At = _pass) -> Undoing:

@@ -68,9 +68,16 @@ def submission_key(submitter: str, key: str) -> bytes:
 
 
 def submit(
-    core: GateCore, request: wire.Submit, submitter: str, journal_id: bytes, free_bytes: int, *, now_ns: int
+    core: GateCore,
+    request: wire.Submit,
+    submitter: str,
+    journal_id: bytes,
+    free_bytes: int,
+    *,
+    now_ns: int,
+    free_files: int | None = None,
 ) -> Task:
-    """Take in a task. Raises Refusal."""
+    """Take in a task; ``free_files``: free inodes, where its disk counts any. Raises Refusal."""
     agent = core.config.agent_named(request.agent)
     if agent is None:
         known = ", ".join(agent.name for agent in core.config.agent)
@@ -102,7 +109,7 @@ def submit(
             expected="a plan",
             remedy='Submit one with --plan FILE, or use an agent with provider = "chat".',
         )
-    _check_room(core, free_bytes)
+    _check_room(core, free_bytes, free_files)
     return _take(core, request, submitter, journal_id, limits, now_ns=now_ns)
 
 
@@ -274,7 +281,7 @@ def _as_json(args: dict[str, Any]) -> bytes:
     return data
 
 
-def _check_room(core: GateCore, free_bytes: int) -> None:
+def _check_room(core: GateCore, free_bytes: int, free_files: int | None) -> None:
     quotas = core.config.quotas
     if len(core.tasks) >= quotas.open_tasks:
         raise Refusal(
@@ -290,6 +297,14 @@ def _check_room(core: GateCore, free_bytes: int) -> None:
             f"{free_bytes >> 20} MiB are free on the home's disk",
             expected=f"{quotas.min_free_bytes >> 20} MiB",
             remedy="Free disk space (quotas.min_free_bytes is the bound).",
+            retry_after_s=60.0,
+        )
+    if free_files is not None and free_files < quotas.min_free_files:
+        raise Refusal(
+            "disk_low",
+            f"{free_files} inodes are free on the home's disk",
+            expected=f"{quotas.min_free_files}",
+            remedy="Remove files there (quotas.min_free_files is the bound).",
             retry_after_s=60.0,
         )
 

@@ -55,9 +55,11 @@ class Calls(Tasks):
     def _admit(self, task: Task, index: int, call: r.Call, verdict: Admitted, now_ns: int) -> OpenCall:
         key = effect_key(task, index, call.tool, verdict.args)
         deadline_ns = now_ns + int(verdict.timeout_s * 1e9)
-        executor = self.executor_for_call(task)
+        terminal = call.tool.startswith("terminal.") and task.terminals
+        executor = task.terminals_at if terminal else self.executor_for_call(task)
         if executor != self.executor_of(task) and verdict.runs_in == "executor":
             self.held.away.add(key)
+            task.elsewhere = True
         intent = r.Intent(key, verdict.klass, deadline_ns)
         self._decided(task, index, "call", "admit", "policy", verdict.rule, "", now_ns, intent)
         self.by_key[key] = task

@@ -46,6 +46,7 @@ class GateCore(Rewinding, Lasting, Quarantine):
         if role == "courier":
             self._permit_again(now_ns)
         elif role == "executor":
+            self._forget_unstageable(index)
             self._executor_back(index)
 
     def _brain_up(self, index: int, epoch: Epoch) -> None:

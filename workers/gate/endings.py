@@ -110,6 +110,7 @@ class Endings(Calls):
             if due is None or now_ns < due:
                 continue
             self.at_hand(tend_subject(task.id))
+            self._act_late(task, now_ns)
             if task.cancelling is None and not task.frozen_at_ns:
                 self._stop_overdue(task, now_ns)
             for call in task.calls:
@@ -117,6 +118,9 @@ class Endings(Calls):
                     self._late(call, now_ns)
         dues = (due for task in self.tasks.values() if (due := self._due(task)) is not None)
         self._soonest_ns = min(dues, default=None)
+
+    def _act_late(self, task: Task, now_ns: int) -> None:
+        """Enforce a deadline that is no call's (rewinding.py)."""
 
     def _stop_overdue(self, task: Task, now_ns: int) -> None:
         if task.status in _WAITING:

@@ -8,14 +8,14 @@ Source: DESIGN §13.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from ...proto import messages as m, records as r, wire
-from ...proto.events import diff_data
+from ...proto.events import arguments, diff_data
 from ...proto.ids import Key
 from .admission import Refusal
 from .asking import Asking
@@ -47,21 +47,22 @@ class HandsOn:
         """Carry one of them out; ``head`` gives the head of a task by its name. Raises Refusal."""
         match request:
             case wire.Attach():
-                self.attach(sender, request, now_s)
+                self.attach(sender, request, head, now_s)
             case wire.Diff():
                 self.diff(sender, request, head(request.task), now_s)
             case wire.Rewind():
-                self.rewind(sender, request, now_ns, now_s)
+                self.rewind(sender, request, head, now_ns, now_s)
 
     def _check_room(self) -> None:
         if self.asking.full:
             raise Refusal("overload", "too many questions are open", retry_after_s=1.0)
 
-    def _open_task(self, task_id: str) -> Task:
+    def _open_task(self, task_id: str, head: Head) -> Task:
         if (task := self._core.by_id.get(task_id)) is None:
+            status = head(task_id).status  # Raises Refusal for what was never there.
             raise Refusal(
                 "not_open",
-                f"there is no open task {task_id[:80]!r}",
+                f"task {task_id} has ended ({status})",
                 field="task",
                 expected="the id of a task that has not ended",
                 remedy="Terminals and replaced files go with the end of their task.",
@@ -69,9 +70,9 @@ class HandsOn:
         return task
 
     # -- terminals -------------------------------------------------------------------------------------
-    def attach(self, sender: Sender, request: wire.Attach, now_s: float) -> None:
+    def attach(self, sender: Sender, request: wire.Attach, head: Head, now_s: float) -> None:
         """Have a live terminal lent."""
-        task = self._open_task(request.task)
+        task = self._open_task(request.task, head)
         if sender.principal != "local":
             raise Refusal(
                 "local_only",
@@ -80,7 +81,7 @@ class HandsOn:
                 remedy="Log in there and run `homeostat attach`.",
             )
         self._check_room()
-        index = self._core.executor_of(task)
+        index = task.terminals_at if task.terminals else self._core.executor_of(task)
         token = self.asking.ask(partial(self._lent, sender, request, index), now_s)
         self._post("executor", index, m.Lend(token, task.id, request.terminal, sender.principal))
 
@@ -89,7 +90,10 @@ class HandsOn:
             sender.answer(_no_answer("the executor").reply(request.rid))
         elif lent.trouble:
             refusal = Refusal(
-                "no_terminal", lent.trouble, field="terminal", remedy="`homeostat show` lists them."
+                "no_terminal",
+                lent.trouble,
+                field="terminal",
+                remedy="`--terminal NAME` chooses one; what terminal.open answered has its name.",
             )
             sender.answer(refusal.reply(request.rid))
         else:
@@ -113,7 +117,8 @@ class HandsOn:
                 expected=f"1 to {MOST_DIFF_BYTES}",
             )
         self._check_room()
-        shown = _Shown(sender, request, self._changes(head, request.step))
+        changes = self._changes(head, request.step)
+        shown = _Shown(sender, request, changes)
         if isinstance(head, Summary):
             for call in shown.calls:
                 shown.take(call.key, m.DiffText("", "", "the task has ended: what was replaced is not kept"))
@@ -125,7 +130,8 @@ class HandsOn:
             self._post("executor", index, asked)
 
     def _changes(self, head: Task | Summary, number: int) -> list[wire.CallDiff]:
-        step = next((step for step in self._steps(head) if step.proposed.step == number), None)
+        steps_ = steps(self._records(head), head.rewinds)
+        step = next((step for step in steps_ if step.proposed.step == number), None)
         if step is None:
             raise Refusal(
                 "unknown_step",
@@ -133,25 +139,35 @@ class HandsOn:
                 field="step",
                 expected="the number of a step, from 0; `homeostat show` lists them",
             )
-        return [found for index in range(len(step.proposed.calls)) if (found := _change(step, index))]
+        found = [one for index in range(len(step.proposed.calls)) if (one := _change(step, index))]
+        if not found and not step.complete:
+            raise Refusal(
+                "not_yet", f"step {number} of {head.id} is not over", field="step", retry_after_s=1.0
+            )
+        return found
 
-    def _steps(self, head: Task | Summary) -> list[Step]:
-        return list(steps(self._records(head), head.rewinds))
-
-    def _records(self, head: Task | Summary) -> list[r.Record]:
-        return [r.decode_record(record.payload) for record in self._store.task_records(head.no)]
+    def _records(self, head: Task | Summary) -> Iterator[r.Record]:
+        return (r.decode_record(record.payload) for record in self._store.task_records(head.no))
 
     # -- going back ------------------------------------------------------------------------------------
-    def rewind(self, sender: Sender, request: wire.Rewind, now_ns: int, now_s: float) -> None:
+    def rewind(self, sender: Sender, request: wire.Rewind, head: Head, now_ns: int, now_s: float) -> None:
         """Take a task back to where it was after a step."""
-        task = self._open_task(request.task)
-        if why_not := self._core.why_not(task, request.to_step):
+        task = self._open_task(request.task, head)
+        if not self._core.is_before(task, request.to_step):
+            raise Refusal(
+                "unknown_step",
+                f"no going back to step {request.to_step}: {task.id} has completed {task.step} steps",
+                field="to_step",
+                expected=f"-1 to {task.step - 2}" if task.step > 1 else "-1, once a step is complete",
+            )
+        if why_not := self._core.why_not(task):
             raise Refusal(
                 "not_now",
                 f"task {task.id} can't be rewound to step {request.to_step}: {why_not}",
                 field="to_step",
                 expected="a completed step of a task that is between two steps",
-                remedy="Freeze its agent (`homeostat freeze --agent …`), and ask when the step has ended.",
+                remedy="Ask when the step has ended. A freeze of a tool that its next step uses "
+                "(`homeostat freeze --tool NAME`) holds a task between two steps.",
                 retry_after_s=0.5,
             )
         self._check_room()
@@ -165,16 +181,18 @@ class HandsOn:
     def _kept(self, task: Task, to_step: int) -> list[str]:
         """Effects of the steps since that nobody can take back."""
         found = []
-        for step in self._steps(task):
+        for step in steps(self._records(task), task.rewinds):
             for index, outcome in step.outcomes.items():
                 intent = step.decided[index].intent
+                call = step.proposed.calls[index]
                 merged = outcome.diff is not None and outcome.diff.total > 0 and index in step.commits
+                merged = merged and not _reached_out(call)
                 lasting = intent is not None and intent.klass in ("once", "keyed", "witnessed") and not merged
                 lasting = (
                     lasting and step.proposed.calls[index].tool not in GATE_TEXT
                 )  # A note changes nothing.
                 if step.proposed.step > to_step and lasting and outcome.status in ("ok", "in_doubt"):
-                    found.append(f"step {step.proposed.step}: {step.proposed.calls[index].tool}")
+                    found.append(f"step {step.proposed.step}: {call.tool}")
         return found
 
     def _rewound(
@@ -182,10 +200,18 @@ class HandsOn:
     ) -> None:
         if undone is None:
             sender.answer(_no_answer("the executor, which goes on taking merges back").reply(request.rid))
-        elif undone.trouble:
+        elif undone.midway:
+            refusal = Refusal(
+                "midway",
+                f"the rewind has begun and can't go on: {undone.trouble}",
+                field="to_step",
+                remedy="Make room, or put files back as the task left them; it is tried again by itself.",
+            )
+            sender.answer(refusal.reply(request.rid))
+        elif undone.trouble or task.undoing is not None:
             refusal = Refusal(
                 "changed_since",
-                f"nothing was taken back: {undone.trouble}",
+                undone.trouble or "it was ended meanwhile, and not rewound",
                 field="to_step",
                 remedy="Put these files back as the task left them, or rewind to a later step.",
             )
@@ -198,6 +224,12 @@ class HandsOn:
                     branch=task.branch, kept=kept,
                 ),
             )  # fmt: skip
+
+
+def _reached_out(call: r.Call) -> bool:
+    """Whether a call had a way out: what went there can't be taken back with its files."""
+    args = arguments(call.args)
+    return isinstance(args, dict) and bool(args.get("network"))
 
 
 class _Shown:

@@ -79,9 +79,9 @@ class Hearing:
             case m.Halted() | m.Keeping():
                 self._core.on_notice(message, peer.index)
             case m.TerminalTaken():
-                self._core.on_terminal_taken(message, now_ns)
+                return self._core.on_terminal_taken(message, peer.index, now_ns)
             case m.Unstageable():
-                self._core.on_unstageable(message)
+                return self._core.on_unstageable(message, peer.index)
             case m.Undone():
                 self._core.on_undone(message, now_ns)
                 self._asking.answer(message.token, message)

@@ -10,20 +10,33 @@ Source: DESIGN §3 (courier), §9.
 from __future__ import annotations
 
 from ...proto import messages as m, records as r
+from ...proto.config import Config
+from ...proto.ids import Key
 from .freezing import Freezing
+from .pipeline.decide import Pipeline
 from .state import OpenCall, Task
 
 OPENING = "terminal.open"
+RECENT = 1_000
 FAR_S = 86_400.0
-"""A terminal's leave is taken back when it ends; this only bounds one whose end nobody says."""
+"""A terminal's leave is of no use once its executor hangs up, and is taken back at the task's end."""
 
 
 class Lasting(Freezing):
     """The open tasks, and what goes on between their calls."""
 
+    def __init__(self, config: Config, pipeline: Pipeline, workspaces: str) -> None:
+        super().__init__(config, pipeline, workspaces)
+        self._reached: dict[Key, tuple[int, int]] = {}
+        """Step and index of calls that reached out and ended of late: their connections end after them."""
+
     def _outcome(self, task: Task, call: OpenCall, ended: m.Ended, now_ns: int) -> None:
+        if call.egress or call.runs_in == "courier":
+            self._reached[call.key] = (task.step, call.index)
+            if len(self._reached) > RECENT:
+                del self._reached[next(iter(self._reached))]
         if call.tool == OPENING and ended.status == "ok":
-            task.terminals = True
+            task.terminals, task.terminals_at = True, call.executor
             if call.egress:
                 task.permits.append(call.key)
         super()._outcome(task, call, ended, now_ns)
@@ -61,6 +74,8 @@ class Lasting(Freezing):
         task, step, index = self.by_id.get(message.task), -1, -1
         if (found := self._open_call(message.key)) is not None:
             task, step, index = found[0], found[0].step, found[1].index
+        elif message.key in self._reached:
+            step, index = self._reached[message.key]
         for one in message.connections:
             self.observed("connection", one.verdict)
             self._note(task, _connected(now_ns, step, index, message, one))
@@ -70,14 +85,30 @@ class Lasting(Freezing):
             self._note(task, _connected(now_ns, step, index, message, rest))
 
     # -- executors -------------------------------------------------------------------------------------
-    def on_terminal_taken(self, message: m.TerminalTaken, now_ns: int) -> None:
-        """A person took over a live terminal, or handed it back."""
-        taken = r.TerminalTaken(now_ns, message.terminal, message.by, message.on)
-        self._note(self.by_id.get(message.task), taken)
+    def on_terminal_taken(self, message: m.TerminalTaken, index: int, now_ns: int) -> bool:
+        """A person took over a live terminal, or handed it back; false if this executor has none of it."""
+        task = self.by_id.get(message.task)
+        if task is None:
+            return not message.on  # It ended while somebody was at its terminal.
+        if not task.terminals or task.terminals_at != index:
+            return False
+        self.record(task, r.TerminalTaken(now_ns, message.terminal, message.by, message.on))
+        return True
 
-    def on_unstageable(self, message: m.Unstageable) -> None:
-        """Calls in a workspace can't be staged: from here on they are ``once``, or refused by policy."""
-        self.unstageable[message.workspace] = message.reason
+    def on_unstageable(self, message: m.Unstageable, index: int) -> bool:
+        """Calls in a workspace can't be staged: from here on they are ``once``, or refused by policy.
+
+        False where no task works there, or the operator does not allow it.
+        """
+        works = any(task.workspace == message.workspace for task in self.tasks.values())
+        if not works or "overlay" not in self.config.sandbox.may_be_missing:
+            return False
+        self.unstageable[message.workspace] = index
+        return True
+
+    def _forget_unstageable(self, index: int) -> None:
+        """An executor came anew: it says again what it still finds."""
+        self.unstageable = {place: of for place, of in self.unstageable.items() if of != index}
 
     def _note(self, task: Task | None, record: r.Record) -> None:
         if task is None:

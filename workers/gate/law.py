@@ -20,7 +20,7 @@ from .pipeline.policy import Policies
 @lru_cache(maxsize=1)
 def pipeline_of(config: Config) -> Pipeline:
     """Give the pipeline of a configuration. Raises ConfigError."""
-    return Pipeline(list(CATALOGUE.values()), Policies(_texts(config.policy)))
+    return Pipeline(list(CATALOGUE.values()), Policies(_texts(config.policy), CATALOGUE.keys()))
 
 
 def _texts(policy: Policy) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import get_args
 
 from ...proto import records as r, wire
@@ -29,41 +29,18 @@ from .letters import Letters, letters_path
 from .peers import Peers
 from .projection import step_view, steps
 from .state import Summary, Task, decode_head
+from .watching import Watching
 
 PAGE_LIMIT = 1_000
+LONG = (wire.Get, wire.Diff, wire.Rewind)
 WATCHES_LIMIT = 1_000
 STATUSES = get_args(TaskStatus)
 LOOKED_AT = 5_000
 """So many heads one listing looks at: a page of a rare status may be short, and its ``next`` goes on."""
 PAGE_BYTES = 1 << 20
 """A page or a batch that has this much takes nothing more."""
-STALLED_S = 0.05
-STALLED_LIMIT_S = 15.0
-"""A following watch whose client does not read is tried again after pauses that double, up to this one."""
 BATCHES_AT_ONCE = 16
 """A watch from far back gets so many batches between two rounds; others must not wait for it."""
-
-
-@dataclass(slots=True)
-class Watching:
-    """A watch that waits for events or goes on."""
-
-    sender: Sender
-    request: wire.Watch
-    cursor: int
-    until_s: float | None
-    seq: int | None = None
-    """Next record of the watched task, once known: spares looking the cursor up each time."""
-    again_s: float | None = None
-    """When to go on even without news: more is there than was sent at once, or than the client has read."""
-    pause_s: float = 0.0
-    """How long its client is being waited for."""
-
-    def stall(self, now_s: float) -> bool:
-        """The client does not read: try the same batch later; true when it was waited for long enough."""
-        self.pause_s = max(STALLED_S, 2 * self.pause_s)
-        self.again_s, self.seq = now_s + self.pause_s, None
-        return self.pause_s > STALLED_LIMIT_S
 
 
 class Requests:
@@ -82,6 +59,8 @@ class Requests:
         self.hands_on = HandsOn(core, store, peers.post, self._later)
         self.counted: Callable[[str, str], None] = _uncounted
         self.totals: Mapping[str, int] = {}
+        self.long: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Says that what follows may take long: a whole history is read."""
 
     # -- a request -------------------------------------------------------------------------------------
     def take(self, sender: Sender, data: bytes, now_ns: int, now_s: float) -> None:
@@ -97,7 +76,8 @@ class Requests:
         self.core.at_hand(subject)
         try:
             admission.check_not_aside(self.core, request, subject)
-            self._dispatch(sender, request, now_ns, now_s)
+            with self.long() if isinstance(request, LONG) else nullcontext():
+                self._dispatch(sender, request, now_ns, now_s)
             self.counted(type(request).__name__.lower(), "ok")
         except Refusal as refusal:
             self.counted(type(request).__name__.lower(), refusal.code)
@@ -157,6 +137,7 @@ class Requests:
             self.store.journal_id,
             disk.f_bavail * disk.f_frsize,
             now_ns=now_ns,
+            free_files=disk.f_favail if disk.f_files else None,
         )
         if request.key:
             self._pending[key] = task

@@ -105,6 +105,7 @@ class Gate:
         self.requests = Requests(self.core, self.store, self.peers, str(context.home), self.letters)
         self.requests.counted = self.counting.request
         self.requests.totals = self.counting.totals
+        self.requests.long = lambda: self.phase.at(Phase.WORK)
         self.feeder = Feeder(self.store, self.core, self.peers, self.requests)
         self.linger = Linger()
         self.hearing = Hearing(self.core, self.requests, self.feeder.followers, self.linger, self.ward)

@@ -63,6 +63,10 @@ class Undoing(msgspec.Struct, array_like=True, frozen=True):
     to_step: int
     by: str
     keys: tuple[Key, ...]
+    due_ns: int = 0
+    """When something is done about it: it is asked for again, or a silent executor is killed."""
+    midway: bool = False
+    """The executor said that it had begun and could not go on."""
 
 
 class Rewind(msgspec.Struct, array_like=True, frozen=True):
@@ -122,6 +126,10 @@ class Task(msgspec.Struct, array_like=True):
     """Keys of live terminals that have a way out."""
     undoing: Undoing | None = None
     rewinds: tuple[Rewind, ...] = ()
+    terminals_at: int = 0
+    """Index of the executor that its live terminals are at."""
+    elsewhere: bool = False
+    """A call of it was carried out by another executor than its own, which has what was replaced."""
 
     @property
     def acting(self) -> bool:

@@ -61,8 +61,8 @@ class Tasks:
         """What a brain will propose next as long as all goes well; only in memory, it will say so again."""
         self._own: list[tuple[int, int]] = []
         """Admitted calls (task, index) that the gate itself carries out once their intent is on disk."""
-        self.unstageable: dict[str, str] = {}
-        """Workspaces whose file system can't carry a stage, with the reason, as their executors said."""
+        self.unstageable: dict[str, int] = {}
+        """Workspaces whose file system can't carry a stage, with the executor that said so."""
         self._unsent: set[Key] = set()
         """Calls whose carrier was away when they were to be handed out: nobody has begun them."""
         self.held = Held()

@@ -98,6 +98,12 @@ def threads():
         ),
     ),
     Case(
+        "memory-of-all", (55,), "more memory than a whole command may have", "control group",
+        limits=Limits(processes=64, cpu_s=10, total_memory_bytes=96 << 20),
+        setup="hog = bytearray(400 << 20); hog[::4096] = bytes(len(hog[::4096]))",
+        deadly=(9,), needs=frozenset({"group", "elsewhere"}),
+    ),
+    Case(
         "limits", (85,), "raise one's own limits", "no capabilities",
         limits=Limits(open_files=256, processes=64, file_bytes=16 << 20, cpu_s=10),
         acts=tuple(

@@ -4,7 +4,7 @@ Owns: how its source is had (apt's own client, in a temporary folder), the three
 Must not know: how results are shown.
 Invariants: nothing of the machine's apt is changed and nothing is kept; inside it is one staged call, its
     merge included.
-Source: Debian's xz-utils: about 45,000 lines of C, autoconf, libtool, and a test suite of its own.
+Source: Debian's xz-utils: 56,000 lines of C, autoconf, libtool, and a test suite of its own.
 """
 
 from __future__ import annotations

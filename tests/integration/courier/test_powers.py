@@ -39,6 +39,10 @@ def bound(kind):
     with socket.socket(socket.AF_INET, kind) as one:
         one.bind(("127.0.0.1", 0))
 
+def listening():
+    with socket.socket() as one:
+        one.listen()
+
 def connected():
     with socket.socket() as one:
         one.connect(("127.0.0.1", int(sys.argv[4])))
@@ -55,7 +59,8 @@ print(json.dumps({
     "workspace": tried(lambda: open("workspaces/file", "rb")),
     "packet": tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
     "vsock": tried(lambda: socket.socket(40, socket.SOCK_STREAM)),
-    "listen": tried(lambda: bound(socket.SOCK_STREAM)),
+    "bind": tried(lambda: bound(socket.SOCK_STREAM)),
+    "listen": tried(listening),
     "ptrace": tried(lambda: open(f"/proc/{os.getppid()}/mem", "rb")),
     "credential": tried(lambda: open(token, "rb").read()),
     "hosts": tried(lambda: open("/etc/hosts", "rb").read()),
@@ -94,7 +99,7 @@ def test_courier_can_dial_and_nothing_else(home: Path) -> None:
         )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    listen = found.pop("listen")
+    bind = found.pop("bind")
     assert found == {
         "exec": "EPERM",
         "journal": "EACCES",
@@ -104,6 +109,7 @@ def test_courier_can_dial_and_nothing_else(home: Path) -> None:
         "workspace": "EACCES",
         "packet": "EPERM",
         "vsock": "EPERM",
+        "listen": "EPERM",
         "ptrace": "EACCES",
         "credential": "done",
         "hosts": "done",
@@ -112,5 +118,5 @@ def test_courier_can_dial_and_nothing_else(home: Path) -> None:
         "connect": "done",
     }
     version = int(done.stderr.partition("landlock")[2].partition("+")[0])
-    assert listen == ("EACCES" if version >= 4 else "done")
+    assert bind == ("EACCES" if version >= 4 else "done")
     assert not os.path.exists("/tmp/made-by-courier")

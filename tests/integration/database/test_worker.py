@@ -121,6 +121,45 @@ def test_idle_connections_are_closed(worker: Worker, monkeypatch: pytest.MonkeyP
     assert worker.told(2)[1] == ("b", "ok")
 
 
+def test_a_call_without_memory_is_an_error_of_its_own(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a question and of a change, which is taken back; the worker lives, and the next call is answered."""
+
+    def exhausted(_: object) -> str:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("homeostat.workers.database.results.cell", exhausted)
+        worker.ask("a", "SELECT 1")
+        worker.ask("b", "INSERT INTO words (word) VALUES ('x') RETURNING word", tool="db.execute")
+        assert sorted(worker.told(2)) == [("a", "error"), ("b", "error")]
+        assert all("more memory" in message.text for message in worker.loop.posted)
+    worker.ask("c", "SELECT count(*) FROM words WHERE word = 'x'")
+    assert worker.told(3)[2] == ("c", "ok")
+    assert worker.loop.posted[2].text.splitlines()[2].strip() == "0"
+
+
+def test_a_change_without_memory_after_its_commit_is_looked_up(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has happened, and is told so."""
+    worker.ask("first", "SELECT 1", tool="db.execute")
+    worker.told(1)
+    backend = worker.database._transactions._backends["db"]
+    commit = backend.commit
+
+    def exhausted(*arguments: Any) -> None:
+        commit(*arguments)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, "commit", exhausted)
+        worker.ask("a", "INSERT INTO words (word) VALUES ('x')", tool="db.execute")
+        assert worker.told(2)[1] == ("a", "ok")
+    assert worker.loop.posted[1].note
+
+
 def test_many_calls_share_the_threads(worker: Worker) -> None:
     """More than run at once: all end, each once."""
     for number in range(40):

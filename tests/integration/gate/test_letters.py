@@ -178,6 +178,8 @@ def test_letters_outlive_the_gate_when_it_is_killed(world: GateWorld) -> None:
 def test_flood_of_letters_grows_no_journal_and_stops_no_client(world: GateWorld) -> None:
     """All are counted; few are kept; the journal's data is as it was, and the gate answers."""
     journal = world.home / "journal"
+    with world.client() as sock:
+        assert ask(sock, wire.Status()).ready  # That it began is written with its first round.
     before = (journal / "data.mdb").stat().st_size
     with stranger(world, 1) as worker, world.client() as client:
         for number in range(FLOOD):

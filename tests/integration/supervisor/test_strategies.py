@@ -389,8 +389,10 @@ def test_nobody_outlives_the_supervisor_when_it_is_killed_in_mid_shutdown(host: 
     tree.ask("stop")
     eventually(lambda: "stop at_ns" in tree.log("memory.0"), "the stop of the deaf one")
     pids = [row["pid"] for row in found["children"].values()] + [found["nursery"]]
-    pids += [int(pid) for pid in _children(tree.process.pid)]
     assert all(alive(pid) for pid in pids)
+    pids += [
+        int(pid) for pid in _children(tree.process.pid)
+    ]  # spares are ending already: they were hung up on
     tree.process.send_signal(signal.SIGKILL)
     tree.process.wait()
     eventually(lambda: not any(map(alive, pids)), "the death of all")

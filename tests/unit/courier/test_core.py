@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from homeostat.proto import messages as m
 from homeostat.proto.config import Agent, Config, Credential, Egress
@@ -216,3 +217,68 @@ def test_request_that_is_over_its_time_is_cut_and_ends_even_if_its_thread_does_n
     assert one.handle(Due(), 5.0) == [Cut(KEY)]
     assert ended(one.handle(Due(), 10.0)).status == "in_doubt"
     assert one.handle(Exchanged(KEY, response(), 0.1), 11.0) == []
+
+
+def redirected(status: int, klass: EffectClass = "once") -> Core:
+    """A POST that was answered with a redirect to another host, which is being looked up."""
+    one = core()
+    one.handle(PERMIT, 0.0)
+    one.handle(execute("https://api.test/", klass, method="POST", timeout_s=5), 0.0)
+    one.handle(Resolved(KEY, PUBLIC), 0.0)
+    effects = one.handle(Exchanged(KEY, response(status, ("Location", "http://a.wide.test/")), 0.1), 1.0)
+    assert Resolve(KEY, "a.wide.test") in effects
+    return one
+
+
+@pytest.mark.parametrize("status", [303, 307])
+def test_redirect_that_fails_says_what_was_answered_before(status: int) -> None:
+    """Name, address, dial, deadline: the POST may have changed something, so none is refused or a timeout."""
+    said = f"the POST to api.test:443 was answered {status}; the redirect failed: "
+
+    def at(*events: Resolved | Exchanged | Due) -> m.Ended:
+        one = redirected(status)
+        for event in events[:-1]:
+            one.handle(event, 2.0)
+        return ended(one.handle(events[-1], 6.0))
+
+    resolved = Resolved(KEY, PUBLIC)
+    for outcome in (
+        at(Resolved(KEY, (), "no such name")),
+        at(Resolved(KEY, ("169.254.169.254",))),
+        at(resolved, Exchanged(KEY, Failure("connection refused", sent=False), 0.1)),
+        at(resolved, Exchanged(KEY, Failure("no answer in time", sent=False, timed_out=True), 0.1)),
+        at(resolved, Exchanged(KEY, Failure("no credential", sent=False, refused=True), 0.1)),
+        at(Due()),
+    ):
+        assert (outcome.status, outcome.text.startswith(said)) == ("error", True), outcome
+    outcome = at(resolved, Exchanged(KEY, response(404), 0.1))
+    assert outcome.status == "error"
+    assert outcome.text.endswith(f"[the POST to api.test:443 was answered {status}]")
+
+
+def test_redirect_whose_request_was_sent_too_is_in_doubt_and_says_both() -> None:
+    """307: the second POST has no answer, the first had one."""
+    one = redirected(307)
+    one.handle(Resolved(KEY, PUBLIC), 1.0)
+    outcome = ended(one.handle(Exchanged(KEY, Failure("connection reset", sent=True), 0.1), 2.0))
+    assert outcome.status == "in_doubt"
+    assert outcome.text.startswith("the POST to api.test:443 was answered 307; the redirect failed: ")
+    one = redirected(303)
+    assert one.handle(m.Abort(KEY, "cancelled"), 2.0)
+    assert ended(one.handle(m.Abort(KEY, "cancelled"), 2.0)).text.startswith("the POST to api.test:443 was")
+
+
+def test_request_that_can_not_be_sent_again_is_in_doubt() -> None:
+    """keyed: its answer was lost, and now its name leads inward, or its credential is gone."""
+    for last in (
+        [Resolved(KEY, ("169.254.169.254",))],
+        [Resolved(KEY, PUBLIC), Exchanged(KEY, Failure("no credential", sent=False, refused=True), 0.1)],
+    ):
+        one = core()
+        one.handle(PERMIT, 0.0)
+        one.handle(execute("https://safe.test/", method="POST"), 0.0)
+        one.handle(Resolved(KEY, PUBLIC), 0.0)
+        one.handle(Exchanged(KEY, Failure("connection reset", sent=True), 0.1), 1.0)
+        for event in last:
+            effects = one.handle(event, 2.0)
+        assert ended(effects).status == "in_doubt"

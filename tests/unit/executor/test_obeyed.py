@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from homeostat.workers.executor.obeyed import CONFIG_BYTES, commands_of, is_git_config, is_obeyed
+from homeostat.workers.executor.obeyed import (
+    CONFIG_BYTES,
+    commands_of,
+    is_git_config,
+    is_obeyed,
+    leads_elsewhere,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,12 +41,25 @@ def test_name_is_not_obeyed_when_it_only_looks_alike(path: str) -> None:
     assert not is_obeyed(path)
 
 
-def test_configuration_of_a_repository_is_known_by_its_place() -> None:
-    """Of a work tree, of a bare one, of a submodule; no other file of that name."""
-    for path in (".git/config", "sub/.git/modules/x/config", "mirror.git/config", ".git/config.worktree"):
+def test_configuration_of_a_repository_is_known_by_its_name() -> None:
+    """Git takes any folder for a repository that has the right names in it."""
+    for path in (
+        ".git/config",
+        "sub/.git/modules/x/config",
+        "mirror.git/config",
+        ".git/config.worktree",
+        "config",
+    ):
         assert is_git_config(path)
-    for path in ("config", "git/config", ".git/description"):
+    for path in ("config.py", ".git/description", "config/x"):
         assert not is_git_config(path)
+
+
+def test_way_to_another_repository_is_known() -> None:
+    """Its configuration would be obeyed in place of this one's."""
+    assert leads_elsewhere(".git/commondir")
+    assert leads_elsewhere("a/.git/worktrees/x/commondir")
+    assert not leads_elsewhere("commondir")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +77,10 @@ def test_configuration_of_a_repository_is_known_by_its_place() -> None:
         '[credential "https://x"]\n\thelper = !x\n',
         "[core.x]\n\teditor = x\n",
         "[user] [core] hooksPath = x\n",
+        "[core]\n\ta = [user]\n\tfsmonitor = x\n",
+        "[core] # [user]\n\thooksPath = x\n",
+        "[core]\n\tfsmonitor\n",
+        "[core]\n\tfsmonitor # on\n",
         "\ufeff[core]\r\nhooksPath=x\r\n",
     ],
 )
@@ -73,6 +96,8 @@ def test_setting_that_runs_something_is_seen(text: str) -> None:
         "[core]\n\tbare = false\n\tfilemode = true\n",
         "[user]\n\tname = hookspath\n",
         "[core]\n; fsmonitor = x\n",
+        "[user]\n\ta = [core]\n\tfsmonitor = x\n",
+        "key: value\n- [alias]\n",
         '[branch "main"]\n\tremote = origin\n',
     ],
 )

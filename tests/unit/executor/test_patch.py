@@ -163,6 +163,10 @@ WRONG = {
     HEAD + "@@ -1 @@\n-a\n": "not the head of a hunk",
     HEAD: "no hunks",
     "--- a/x\n@@ -1 +1 @@\n": "belong together",
+    HEAD + "@@ -1,2 +1,1 @@\n a\n-b\n-c\n": "more lines than its head says",
+    HEAD + "@@ -1 +1 @@\n-a\n+c\n-b\n": "more lines than its head says",
+    HEAD + "@@ -1 +1 @@\n-a\n+c\n--- b\n": "more lines than its head says",
+    HEAD + "@@ -1 +1 @@\n-a\n+c\n-- \n-b\n": "more lines than its head says",
     "@@ -1 +1 @@\n-a\n+b\n": "a hunk without",
     "--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+a\n": "it is there already",
     "--- a/none\n+++ b/none\n@@ -1 +1 @@\n-a\n+b\n": "no such file",
@@ -178,6 +182,13 @@ WRONG = {
     "diff --git a/x b/x\nBinary files a/x and b/x differ\n": "only text",
     "rename from x\nrename to y\n": "renames another to it",
 }
+
+
+def test_the_signature_of_a_mail_is_no_line_of_a_hunk(run: Run, tmp_path: Path) -> None:
+    """What git format-patch writes ends with it."""
+    (tmp_path / "x").write_text("a\n")
+    assert run(HEAD + "@@ -1 +1 @@\n-a\n+c\n-- \n2.39.5\n\n")[0] == 0
+    assert (tmp_path / "x").read_text() == "c\n"
 
 
 @pytest.mark.parametrize("patch", list(WRONG))

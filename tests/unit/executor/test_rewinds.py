@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import msgspec
+
 from homeostat.proto import messages as m
 from homeostat.proto.ids import TaskId
 from homeostat.workers.executor import calls as c, outcomes
@@ -92,3 +96,40 @@ def test_call_over_its_quota_is_killed_once_with_the_words() -> None:
     assert said.status == "killed"
     assert "too much (quotas.stage_bytes) after 2.0 s; its changes to files were thrown away" in said.text
     assert core.happened(over, 3.0) == []
+
+
+def test_committed_stage_is_completed_when_its_workspace_is_free() -> None:
+    """Another call may be working there on an overlay; neither a freeze, a deadline nor an abort stops it."""
+    core = Executor()
+    to_staged(core, 2)
+    again = asked(stage="committed", resumed=True, timeout_s=1.0, entry=entry("merging", "staged"))
+    assert core.asked(again, 0.0) == []
+    assert core.asked(again, 0.0) == []
+    assert core.expire(5.0) == []
+    assert core.abort(m.Abort(key(), "cancelled"), None, 5.0) == []
+    effects = core.discard(m.Discard(key(2), "no"), 6.0)
+    assert c.RollForward(key(), TASK, "/ws") in effects
+
+
+def test_committed_close_of_a_terminal_is_completed_without_its_terminal() -> None:
+    """That died with the former life."""
+    core = Executor()
+    wants = c.Terminal("close", "t1", keep=True)
+    event = dataclasses.replace(asked(klass="once", stage="committed", resumed=True), terminal=wants)
+    assert core.asked(event, 0.0) == [c.RollForward(key(), TASK, "/ws")]
+
+
+def test_ended_task_is_swept_when_its_stuck_merges_had_their_turn() -> None:
+    """They wait for their workspace like any other; an undo that waits is given up at once."""
+    core = Executor()
+    other = asked(2)
+    foreign = msgspec.structs.replace(other.execute, task=TaskId("t2"))
+    core.asked(dataclasses.replace(other, execute=foreign), 0.0)
+    assert core.stuck(asked().execute, "/ws", None, None, 0.0) == []
+    core.undo(undo("waits"), "/ws", 0.0)
+    effects = core.end_task(m.EndTask(TASK), 0.0)
+    assert [type(effect.message) for effect in effects if isinstance(effect, c.Post)] == [m.Undone]
+    assert "SweepTask" not in kinds(effects)
+    effects = core.happened(c.NotLaunched(key(2), "no room"), 1.0)
+    assert c.RollForward(key(), TASK, "/ws") in effects
+    assert kinds(core.happened(c.MergeEnded(key()), 2.0))[-1] == "SweepTask"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pyte
 import pytest
@@ -33,7 +34,7 @@ def shown(*chunks: bytes, rows: int = 5, cols: int = 20) -> Screen:
         (b"\x1b[>4;2m\x1b[?1;2cprivate", "private"),
         (b"\x1b[4:3mcolon", "colon"),
         (b"\x1b]52;c;aGk=\x07clip", "clip"),
-        ("\x9b31mc1".encode(), "31mc1"),
+        ("\x9b31mc1".encode(), "\ufffd31mc1"),
         (b"x\x1b[4b", "xxxxx"),
         (b"1\r\n2\r\n3\x1b[1S", "2\n3"),
         (b"main\x1b[?1049halt", "    alt"),
@@ -159,3 +160,61 @@ def test_resize_keeps_what_fits() -> None:
     assert screen.size == (3, 10)
     assert screen.text().split("\n")[-1] == "5"
     assert screen.cursor[0] <= 3
+
+
+# -- what passes ------------------------------------------------------------------------------------------
+FORMS = re.compile(
+    rb"\x1b(?:\[[0-9;?]*[@A-HJ-MPSTX`a-hlmnrsu]|\][02];[^\x00-\x1f\x7f]*(?:\x07|\x1b\\)"
+    rb"|[cDEHMZ78=>]|#8|[()][0AB])"
+)
+"""All that may pass, more widely than the sifter has it."""
+PIECES = [b"\x1b", b"\x1b\\", b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b_", b"]52;c;ZXZpbA==\x07", b"]1337;", b"0;t", b"\x07",
+          b"[?9999z", b"[31m", b"[6n", b"(", b"x", b";", b"1", b"\\", b"\r\n", b"\x00", b"\x18", b"\x7f", b"\xc2", b"\x9d",
+          b"\x9b", b"\xc2\x9d", b"\xe2\x82", b"\xac", "\u00e9\u6f22".encode(), b"\xf0\x9f\x98\x80"]  # fmt: skip
+
+
+def sifted(raw: bytes, rng: random.Random) -> bytes:
+    """What passes, fed in pieces."""
+    sifter, passed, at = Sifter(), b"", 0
+    while at < len(raw):
+        size = rng.randint(1, 9)
+        passed += sifter.feed(raw[at : at + size])
+        at += size
+    return passed
+
+
+def forbidden(passed: bytes) -> list[str]:
+    """What is in it that may not be: any ESC but that of an allowed form, controls, C1."""
+    rest = FORMS.sub(b"", passed).decode()
+    return [c for c in rest if (c < " " and c not in "\a\b\t\n\v\f\r") or "\x7f" <= c <= "\x9f"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x1b\x1bPx\x1b\\]52;c;ZXZpbA==\x07",
+        b"\x1b\x1b[?9999z]52;c;ZXZpbA==\x07",
+        b"\xc2\xc2\x9d\x9d52;c;ZXZpbA==\x07",
+        b"\xc2\x1b[?9999z\x9d52;c;ZXZpbA==\x07",
+        b"\x1bP+\x1b[31mx",
+        b"\x1b[\n5i",
+    ],
+)
+def test_nothing_dropped_makes_a_sequence_of_what_was_around_it(raw: bytes) -> None:
+    """Whole, and a byte at a time."""
+    whole, sifter = Sifter().feed(raw), Sifter()
+    assert whole == b"".join(sifter.feed(bytes([byte])) for byte in raw)
+    assert not forbidden(whole), whole
+
+
+def test_sifting_again_changes_nothing_however_the_stream_is_cut() -> None:
+    """Of whatever bytes: what has passed passes, and holds no escape but the allowed."""
+    rng = random.Random(17)
+    for _ in range(6_000):
+        raw = b"".join(
+            rng.choice(PIECES) if rng.random() < 0.9 else rng.randbytes(3) for _ in range(rng.randint(1, 20))
+        )
+        passed = sifted(raw, rng)
+        assert passed == Sifter().feed(raw), raw
+        assert sifted(passed, rng) == passed, raw
+        assert not forbidden(passed), raw

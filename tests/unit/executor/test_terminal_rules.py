@@ -169,6 +169,18 @@ def test_end_of_the_task_kills_and_then_forgets() -> None:
     assert [type(effect).__name__ for effect in effects] == ["DropTerminal", "Erase", "DiscardStage"]
 
 
+def test_rewind_ends_the_terminals_and_their_names_begin_anew() -> None:
+    """What was opened since never was: the same steps find the same names again, though one is still dying."""
+    core = Executor(terminals=LIMITS)
+    assert [opened(core, 1), opened(core, 2)] == ["t1", "t2"]
+    effects = core.undo(m.Undo("token", TASK, "/ws", ()), "/ws", 1.0)
+    assert len(of(effects, c.Kill)) == 2
+    assert opened(core, 3) == "t1"
+    (typed,) = of(send(core, 4, "t1"), c.UseTerminal)
+    assert isinstance(typed, c.UseTerminal)
+    assert typed.opened_by == key(3)
+
+
 def test_close_that_is_cut_off_throws_its_stage_away() -> None:
     """Under the key that it has by then."""
     core = Executor(terminals=LIMITS)

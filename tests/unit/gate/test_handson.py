@@ -94,9 +94,9 @@ def test_diff_is_answered_when_the_executor_never_answers(desk: Desk, posted: li
     [
         (wire.Diff(task="t", step=9), "unknown_step"),
         (wire.Diff(task="t", step=0, limit_bytes=0), "bad_field"),
-        (wire.Rewind(task="t", to_step=1), "not_now"),
-        (wire.Rewind(task="tnone", to_step=0), "not_open"),
-        (wire.Attach(task="tnone"), "not_open"),
+        (wire.Rewind(task="t", to_step=1), "unknown_step"),
+        (wire.Rewind(task="tnone", to_step=0), "unknown_task"),
+        (wire.Attach(task="tnone"), "unknown_task"),
     ],
 )
 def test_request_is_refused_with_its_reason(desk: Desk, request_: Any, code: str) -> None:

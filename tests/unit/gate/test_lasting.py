@@ -91,7 +91,7 @@ def test_task_without_terminals_is_told_nothing_when_frozen() -> None:
 
 
 def test_connections_are_recorded_with_their_call_or_with_the_home() -> None:
-    """While the call is open, after it, and after its task."""
+    """While the call is open, soon after it, and after its task."""
     stand, task = started(OUT)
     stand.propose(task, CURL)
     stand.commit()
@@ -105,8 +105,8 @@ def test_connections_are_recorded_with_their_call_or_with_the_home() -> None:
     noted = [x for x in stand.history(task) if isinstance(x, r.Connected)]
     assert [(x.step, x.index, x.verdict) for x in noted] == [
         (0, 0, "open"),
-        (-1, -1, "open"),
-        (-1, -1, "more"),
+        (0, 0, "open"),
+        (0, 0, "more"),
     ]
     stand.core.on_connections(m.Connections(key, task.id, (one,)), stand.now_ns)
     stand.commit()
@@ -118,7 +118,8 @@ def test_connections_are_recorded_with_their_call_or_with_the_home() -> None:
 def test_workspace_that_cant_be_staged_makes_calls_once_visibly() -> None:
     """The class falls back, and the outcome says what is missing."""
     stand, task = started(CHAT)
-    stand.core.on_unstageable(m.Unstageable(task.workspace, "no overlay"))
+    assert not stand.core.on_unstageable(m.Unstageable("/nobody/works/here", "no overlay"), 0)
+    assert stand.core.on_unstageable(m.Unstageable(task.workspace, "no overlay"), 0)
     stand.propose(task, SHELL)
     stand.commit()
     (execute,) = stand.said(m.Execute)
@@ -133,7 +134,8 @@ def test_terminal_that_was_taken_over_is_recorded() -> None:
     """Who had it, from when to when."""
     stand, task, _ = opened()
     for on in (True, False):
-        stand.core.on_terminal_taken(m.TerminalTaken(task.id, "a", "local", on), stand.now_ns)
+        assert not stand.core.on_terminal_taken(m.TerminalTaken(task.id, "a", "local", on), 7, stand.now_ns)
+        assert stand.core.on_terminal_taken(m.TerminalTaken(task.id, "a", "local", on), 0, stand.now_ns)
     stand.commit()
     assert [x.on for x in stand.history(task) if isinstance(x, r.TerminalTaken)] == [True, False]
 

@@ -16,6 +16,7 @@ from homeostat.workers.gate.journal.store import Store
 from homeostat.workers.gate.peers import Peers
 from homeostat.workers.gate.requests import Requests
 from homeostat.workers.gate.state import Task
+from homeostat.workers.gate.watching import STALLED_S
 from tests.unit.gate.core_stand import NOTE, REFUSED, SECOND, SHELL, Stand, call
 
 
@@ -314,11 +315,11 @@ def test_watch_of_a_client_that_reads_late_loses_nothing(desk: Desk) -> None:
     desk.commit()
     for watch in (wire.Watch(follow=True), wire.Watch(task=task.id, follow=True)):
         mouth = desk.say(watch, Mouth(delivery=Delivery.FULL))
-        assert desk.requests.next_due() == module.STALLED_S
+        assert desk.requests.next_due() == STALLED_S
         mouth.delivery = Delivery.SENT
         desk.requests.feed_watches(0.0)
         assert mouth.heard == [], "it is not pestered before its pause is over"
-        desk.requests.feed_watches(module.STALLED_S)
+        desk.requests.feed_watches(STALLED_S)
         positions = [event.position for batch in mouth.heard for event in batch.events]
         assert positions == [record.position for record in desk.store.scan(1, 100, 1 << 20)]
         desk.requests._watches.clear()

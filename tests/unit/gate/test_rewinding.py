@@ -6,7 +6,7 @@ from homeostat.proto import messages as m, records as r
 from homeostat.workers.gate.projection import steps
 from homeostat.workers.gate.rewinding import undoable
 from homeostat.workers.gate.state import Task, Undoing
-from tests.unit.gate.core_stand import CHAT, DIFF, NOTE, SHELL, Stand, started
+from tests.unit.gate.core_stand import CHAT, DIFF, NOTE, SHELL, Stand, call, started
 
 
 def worked(count: int = 3) -> tuple[Stand, Task]:
@@ -38,9 +38,9 @@ def rewind(stand: Stand, task: Task, to_step: int) -> Undoing:
     return undoing
 
 
-def undone(stand: Stand, task: Task, undoing: Undoing, trouble: str = "") -> None:
+def undone(stand: Stand, task: Task, undoing: Undoing, trouble: str = "", *, midway: bool = False) -> None:
     """The executor answers."""
-    stand.core.on_undone(m.Undone(undoing.token, task.id, trouble), stand.now_ns)
+    stand.core.on_undone(m.Undone(undoing.token, task.id, trouble, midway), stand.now_ns)
     stand.commit()
 
 
@@ -109,12 +109,11 @@ def test_task_can_not_be_rewound_while_a_step_is_under_way_or_to_where_it_never_
     """Every reason is said."""
     stand, task = worked(2)
     now = stand.task(task)
-    for to_step in (1, 2, 7, -2):
-        assert "completed 2 steps" in stand.core.why_not(now, to_step)
-    assert stand.core.why_not(now, 0) == ""
+    assert [to_step for to_step in (-2, -1, 0, 1, 2, 7) if stand.core.is_before(now, to_step)] == [-1, 0]
+    assert stand.core.why_not(now) == ""
     stand.propose(now, SHELL)
     stand.commit()
-    assert "under way" in stand.core.why_not(now, 0)
+    assert "under way" in stand.core.why_not(now)
 
 
 def test_rewound_task_stays_frozen_when_it_was() -> None:
@@ -142,14 +141,62 @@ def test_rewind_without_merges_is_done_at_once() -> None:
     assert not stand.said(m.Undo)
 
 
-def test_cancelled_task_ends_though_merges_are_being_taken_back() -> None:
-    """Nothing is left open."""
+def test_cancelled_task_ends_when_its_merges_were_taken_back() -> None:
+    """What became of its files is on record before its end."""
     stand, task = worked(1)
     undoing = rewind(stand, task, -1)
     stand.core.stop_task(stand.task(task), "cancelled", "enough", stand.now_ns)
     stand.commit()
+    assert task.id in stand.core.by_id
     undone(stand, task, undoing)
     assert stand.summary(task).status == "cancelled"
+    assert stand.kinds(task)[-2:] == ["rewound", "status"]
+
+
+def test_rewind_that_stopped_midway_is_asked_for_again_and_nothing_goes_on_meanwhile() -> None:
+    """Until it is done; a task that is ended meanwhile ends, and says how its files are."""
+    stand, task = worked(1)
+    undoing = rewind(stand, task, -1)
+    stand.sent.clear()
+    undone(stand, task, undoing, "no space", midway=True)
+    stand.propose(stand.task(task), NOTE)
+    assert not stand.core.round.records
+    stand.after(31)
+    stand.commit()
+    (undo,) = stand.said(m.Undo)
+    assert undo.token == undoing.token
+    undone(stand, task, undoing)
+    assert stand.task(task).branch == 1
+    key = merged(stand, task)
+    undoing = rewind(stand, task, -1)
+    assert undoing.keys[0] == key
+    stand.core.stop_task(stand.task(task), "cancelled", "enough", stand.now_ns)
+    undone(stand, task, undoing, "no space", midway=True)
+    assert "between two states: no space" in stand.summary(task).result
+
+
+def test_executor_that_is_silent_over_a_rewind_is_killed() -> None:
+    """Whatever waits has a deadline."""
+    stand, task = worked(1)
+    rewind(stand, task, -1)
+    stand.after(601)
+    stand.commit()
+    (kill,) = stand.kills
+    assert kill.role == "executor"
+
+
+def test_live_terminals_end_with_a_rewind() -> None:
+    """Though there is no merge to take back: what they were opened for never was."""
+    stand, task = started(CHAT)
+    stand.propose(task, call("terminal.open", "{}"))
+    stand.commit()
+    stand.ended(stand.open_call(task).key)
+    stand.propose(stand.task(task), NOTE)
+    stand.commit()
+    undoing = rewind(stand, task, -1)
+    assert stand.said(m.Undo)[-1].keys == ()
+    undone(stand, task, undoing)
+    assert not stand.task(task).terminals
 
 
 def test_proposal_that_a_freeze_keeps_undecided_is_dropped_by_a_rewind() -> None:
@@ -159,7 +206,8 @@ def test_proposal_that_a_freeze_keeps_undecided_is_dropped_by_a_rewind() -> None
     stand.propose(stand.task(task), NOTE)
     stand.commit()
     assert stand.task(task).status == "frozen"
-    assert stand.core.why_not(stand.task(task), 0) == ""
+    assert stand.core.is_before(stand.task(task), 0)
+    assert stand.core.why_not(stand.task(task)) == ""
     undone(stand, task, rewind(stand, task, -1))
     now = stand.task(task)
     assert (now.step, now.kept, now.status) == (0, (), "running")

@@ -239,8 +239,22 @@ def test_every_rule_has_a_reason_and_no_call_two_unconditional_answers() -> None
         assert not conditional & set(plain), path
 
 
+def test_every_policy_has_the_name_of_its_file() -> None:
+    """A copy under another name is nobody's policy."""
+    for path in sorted(seccomp.POLICIES.glob("*.toml")):
+        assert seccomp.read_policy(path).name == path.stem
+
+
 @x86_64_only
-@pytest.mark.parametrize("name", ["command", "init"])
+@pytest.mark.parametrize("role", ROLES)
+def test_worker_filter_lets_nobody_call_those_that_only_dial(role: str) -> None:
+    """The courier accepts from sockets that listened before; the databases' worker accepts nothing."""
+    program = seccomp.compile_policy(seccomp.POLICIES / f"worker_{role}.toml")
+    assert judge(program, "listen", 3, 1) == ("EPERM" if role in {"courier", "database"} else "allow")
+
+
+@x86_64_only
+@pytest.mark.parametrize("name", ["command", "init", *[f"worker_{role}" for role in ROLES]])
 def test_filter_answers_every_number_as_is_written_down(name: str) -> None:
     """Golden: number and answer without arguments; a change shows as a line of the diff.
 

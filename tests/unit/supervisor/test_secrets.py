@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from homeostat.proto.config import Agent, Config, Connection, Credential, Model
+from homeostat.supervisor import secrets
 from homeostat.supervisor.secrets import Secrets, secret_troubles
 
 CONFIG = Config(
@@ -73,3 +75,25 @@ def test_troubles_name_a_file_that_the_courier_may_not_read() -> None:
         assert "the courier's" in reason
         os.chown(path, config.users.base + 5, -1)
         assert [*secret_troubles(config)] == []
+
+
+@pytest.mark.root
+def test_troubles_tell_a_file_whose_trial_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be tried is not there; by an exception or a signal, and with nothing of the key."""
+    path = tmp_path / "token"
+    path.write_text("made-up-token")
+    config = Config(credential=(Credential("token", value_file=str(path)),))
+
+    def raises(_: str) -> str:
+        raise RuntimeError(path.read_text())
+
+    def dies(_: str) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+    for broken, code in ((raises, 1), (dies, -9)):
+        monkeypatch.setattr(secrets, "_read", broken)
+        ((_, reason),) = secret_troubles(config)
+        assert f"it could not be tried (the trial ended with {code})" in reason
+        assert "the courier's" in reason
+        assert "made-up-token" not in reason

@@ -62,6 +62,7 @@ class _Held:
     frozen_for: set[str] = field(default_factory=set)
     still: bool = False
     visitor: Visitor | None = None
+    lent_to: str = ""
     own_size: tuple[int, int] = (0, 0)
 
 
@@ -91,6 +92,7 @@ class Desk:
         held = _Held(execute.key, live, View(name, tool.program(asked.command)))
         live.on_end = lambda: self._ended(held)
         live.on_look = lambda state: self._looked(held, state)
+        live.on_print = lambda: self._told.happened(c.Taken(held.key, held.lent_to))
         self._held[held.key] = held
         self._wait(Wait(execute.key, held.key, time.monotonic() + asked.wait_s, is_opening=True))
         return live
@@ -270,9 +272,9 @@ class Desk:
         if held is None or trouble:
             visitor.bye(trouble)
             return
-        held.visitor, held.own_size = visitor, held.live.screen.size
+        held.visitor, held.lent_to, held.own_size = visitor, by, held.live.screen.size
         held.live.resize(_within(rows, *_ROWS), _within(cols, *_COLS))
-        visitor.show(held.live.screen.repaint() + held.live.not_drawn)
+        visitor.paint(held.live.repaint)
         held.live.watch(visitor)
         self._told.happened(c.Taken(held.key, by))
 
@@ -282,20 +284,25 @@ class Desk:
         if held is not None and not held.frozen_for:
             held.live.type(data)
 
+    def takes_more(self, visitor: Visitor) -> bool:
+        """Whether they may type on; at one that stands still they may, and it is lost."""
+        held = self._visited(visitor)
+        return held is None or bool(held.frozen_for) or held.live.takes_more
+
     def resized(self, visitor: Visitor, rows: int, cols: int) -> None:
         """Their terminal has another size; or the same, and then they want to see the whole of it again."""
         if (held := self._visited(visitor)) is None:
             return
         size = (_within(rows, *_ROWS), _within(cols, *_COLS))
         if size == held.live.screen.size:
-            visitor.show(held.live.screen.repaint() + held.live.not_drawn)
+            visitor.paint(held.live.repaint)
         held.live.resize(*size)
 
     def left(self, visitor: Visitor) -> None:
         """They have handed it back; it has its former size again."""
         if (held := self._visited(visitor)) is None:
             return
-        held.visitor = None
+        held.visitor, held.lent_to = None, ""
         held.live.watch(None)
         held.live.resize(*held.own_size)
         self._told.happened(c.Taken(held.key, ""))

@@ -4,7 +4,8 @@ Owns: the terminal's descriptor, what was not fed or typed yet, when it last pri
 Must not know: calls, names, who may type.
 Invariants: memory is bounded, and so is the time that one turn takes: a program that prints faster than the
             emulator can draw waits, as at any slow terminal; what was typed is typed once and in order; a
-            terminal that stands still is not typed at.
+            terminal that stands still is not typed at; its answers to a program that does not read are lost.
+    # INVARIANT: test_answers_to_a_program_that_does_not_read_take_no_memory
 Source: pty(7); tty_ioctl(4), TIOCSWINSZ; n_tty (a canonical line holds 4,095 bytes).
 """
 
@@ -26,6 +27,7 @@ from .screen import Screen
 from .sifter import Sifter
 
 _MOST_PENDING_BYTES: Final = 128 << 10
+_MOST_UNTYPED_BYTES: Final = 64 << 10
 _SLICE_BYTES: Final = 2 << 10
 _TURN_S: Final = 0.008
 """So long one turn may feed the screen, and then leaves the loop to others for longer."""
@@ -33,6 +35,8 @@ _PAUSE_S: Final = 0.012
 _SOON_S: Final = 0.005
 _AGAIN_S: Final = 0.01
 _LAST_BYTES: Final = 1 << 20
+_PRINTED_S: Final = 1.0
+"""That it prints is told no oftener."""
 
 
 class Loop(Protocol):
@@ -77,7 +81,10 @@ class Live:
         self.frozen = False
         self.moved_at = time.monotonic()
         """When it last printed or was typed at."""
+        self._told_at = 0.0
         self.on_end: Callable[[], None] = lambda: None
+        self.on_print: Callable[[], None] = lambda: None
+        """It prints; not told of every piece."""
         self.on_look: Callable[[State], None] = lambda _: None
 
     # -- as the keeper of a sandbox's terminal ----------------------------------------------------------
@@ -116,10 +123,9 @@ class Live:
         """Whether all that was printed is on the screen, and all that was to be typed is typed."""
         return not self._pending and not self._untyped
 
-    @property
-    def not_drawn(self) -> bytes:
-        """What was printed and is not on the screen yet."""
-        return bytes(self._pending)
+    def repaint(self) -> bytes:
+        """What draws the screen as it is, and then what was printed and is not on it yet."""
+        return self.screen.repaint() + bytes(self._pending)
 
     def watch(self, watcher: Watcher | None) -> None:
         """A person sees what is printed from now on, or no more."""
@@ -142,6 +148,9 @@ class Live:
         elif self._is_full:
             self._read(on=False)
             self._feed_soon(_SOON_S)
+        if (now := time.monotonic()) - self._told_at >= _PRINTED_S:
+            self._told_at = now
+            self.on_print()
 
     @property
     def _is_full(self) -> bool:
@@ -164,16 +173,21 @@ class Live:
             at += _SLICE_BYTES
         del self._pending[:at]
         replies = self.screen.take_replies()
-        if replies and self.watcher is None:  # else the person's own terminal has answered
-            self.type(replies)
+        if replies and self.watcher is None and not self._untyped:
+            self.type(replies)  # a person's own terminal has answered itself
         if self._pending or (self._is_full and self._fd >= 0):
             self._feed_soon(_PAUSE_S)
         if self._fd >= 0 and not self._is_full:
             self._read(on=True)
 
     # -- in -------------------------------------------------------------------------------------------
+    @property
+    def takes_more(self) -> bool:
+        """Whether a person may type on: their program has taken most of what they typed."""
+        return len(self._untyped) < _MOST_UNTYPED_BYTES
+
     def type(self, data: bytes) -> None:
-        """Type this, after what is still to be typed."""
+        """Type this, after what is still to be typed. Who may type more than one call's worth asks first."""
         self._untyped += data
         self.moved_at = time.monotonic()
         self._push()

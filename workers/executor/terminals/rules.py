@@ -83,7 +83,7 @@ class Rules:
             return f"terminal {live.name}: its program has {live.ended}; look at it, or close it"
         if live.held or (asked.act != "screen" and (live.busy or live.lent_to)):
             return None
-        live.used_at = now
+        self._table.use(live, now)
         if asked.act != "screen":
             live.busy = call.key
         return live
@@ -106,7 +106,8 @@ class Rules:
             found = self._table.find(call.execute.task, call.terminal.name)
             live = None if isinstance(found, str) else found
         if live is not None and live.busy == call.key:
-            live.busy, live.used_at = None, now
+            live.busy = None
+            self._table.use(live, now)
 
     # -- ends -----------------------------------------------------------------------------------------
     def rested(self, call: Call, event: c.Rested, now: float) -> tuple[m.Ended, list[Effect]]:
@@ -130,11 +131,14 @@ class Rules:
         return cut_off, [*gone, *thrown_away]
 
     def happened(self, event: c.TerminalEnded | c.Taken, now: float) -> list[Effect]:
-        """Its program has ended, or a person has taken it over or handed it back."""
+        """Its program has ended, or a person has taken it over or handed it back, or it is in use."""
         live = self._table.get(event.key)
         if live is None:
             return []
-        return self._ended(live, event) if isinstance(event, c.TerminalEnded) else _taken(live, event, now)
+        if isinstance(event, c.TerminalEnded):
+            return self._ended(live, event)
+        self._table.use(live, now)
+        return _taken(live, event) if event.by != live.lent_to else []
 
     def _ended(self, live: Live, event: c.TerminalEnded) -> list[Effect]:
         how = f"exited with code {event.exit_code}"
@@ -204,7 +208,7 @@ class Rules:
         return [c.LendTerminal(message.token, live.key, live.name, message.by)]
 
 
-def _taken(live: Live, event: c.Taken, now: float) -> list[Effect]:
+def _taken(live: Live, event: c.Taken) -> list[Effect]:
     by = event.by or live.lent_to
-    live.lent_to, live.used_at = event.by, now
+    live.lent_to = event.by
     return [c.Post(m.TerminalTaken(live.execute.task, live.name, by, on=bool(event.by)))]

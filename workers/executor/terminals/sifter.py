@@ -3,25 +3,31 @@
 Owns: which escape sequences pass.
 Must not know: what they do (screen.py).
 Invariants: what is not known to be harmless and understood is dropped, whole, however the stream is cut;
-            an endless sequence costs a bounded memory; text is never dropped.
+            what passes is UTF-8 in which every ESC begins a sequence that may pass, so that nothing dropped
+            can make a sequence of what was around it, and sifting again changes nothing; an endless sequence
+            costs a bounded memory; text is never dropped.
+    # INVARIANT: test_sifting_again_changes_nothing_however_the_stream_is_cut
 Source: ECMA-48; xterm's ctlseqs: DCS, APC and OSC strings (a clipboard by OSC 52, files by OSC 1337), and
         CSI with a private prefix, which pyte 0.8 takes for others (adr/0019).
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Final
 
 _HELD_BYTES: Final = 4_096
 _CONTROLS: Final = bytes(set(range(32)) - set(b"\a\b\t\n\v\f\r\x1b")) + b"\x7f"
-_C1: Final = re.compile(rb"\xc2[\x80-\x9f]")
-"""U+0080 to U+009F in UTF-8: U+009B is CSI to an emulator."""
+_C1: Final = re.compile("[\x80-\x9f]")
+"""U+009B is CSI to an emulator, U+009D OSC."""
+_NO_CHARACTER: Final = "\ufffd"
 _SEQUENCE: Final = re.compile(
     rb"\x1b(?:\[(?P<csi>[0-?]*[ -/]*[@-~])"
     rb"|\](?P<osc>[^\x07\x18\x1a\x1b]*)(?:\x07|\x1b\\)"
     rb"|[PX^_][^\x18\x1a\x1b]*\x1b\\"
-    rb"|(?P<short>[ -/]*[0-OQ-WYZ`-~\\]))"
+    rb"|(?P<short>[ -/]*[0-OQ-WYZ`-~\\])"
+    rb"|)"  # begins nothing, yet; left there, it would when what is behind it is dropped
 )
 _UNFINISHED: Final = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x18\x1a\x1b]*\x1b?|[PX^_][^\x18\x1a\x1b]*\x1b?|[ -/]*)\Z"
@@ -46,25 +52,28 @@ class Sifter:
     def __init__(self) -> None:
         self._held = b""
         self._in_string = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, data: bytes) -> bytes:
         """What of this, and of what was held back before, may pass."""
-        data = self._held + data.translate(None, _CONTROLS)
+        data = self._held + self._characters(data.translate(None, _CONTROLS))
         self._held = b""
         if self._in_string:
             data = self._after_string(data)
-        if b"\xc2" in data:
-            if data.endswith(b"\xc2"):  # half a character: which, is seen with the next bytes
-                data, self._held = data[:-1], b"\xc2"
-            data = _C1.sub(b"", data)
         if b"\x1b" not in data:
             return data
         last = data.rfind(b"\x1b")
         before = data.rfind(b"\x1b", 0, last)
         if unfinished := _UNFINISHED.search(data, max(before, 0)):
-            data, self._held = data[: unfinished.start()], data[unfinished.start() :] + self._held
+            data, self._held = data[: unfinished.start()], data[unfinished.start() :]
             self._bound_held()
         return _SEQUENCE.sub(_passes, data)
+
+    def _characters(self, data: bytes) -> bytes:
+        """The same in whole characters; before sequences are dropped, else two halves could meet."""
+        if data.isascii() and not self._decoder.getstate()[0]:
+            return data
+        return _C1.sub(_NO_CHARACTER, self._decoder.decode(data)).encode()
 
     def _bound_held(self) -> None:
         """Of a sequence that doesn't end only is remembered that we are inside one."""

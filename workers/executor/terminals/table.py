@@ -97,7 +97,7 @@ class Table:
 
     def no_room(self, task: TaskId) -> str:
         """Why no further one can be opened; empty when one can."""
-        of_task = sum(live.execute.task == task for live in self._live.values())
+        of_task = sum(live.execute.task == task and not live.doomed for live in self._live.values())
         if of_task >= self._limits.per_task:
             names = ", ".join(live.name for live in self.of_task(task))
             return f"this task has {of_task} terminals ({names}), as many as it may: close one first"
@@ -133,7 +133,7 @@ class Table:
 
     def find(self, task: TaskId, name: str) -> Live | str:
         """The one of this name (empty: the only one), or why there is none."""
-        there = self.of_task(task)
+        there = [live for live in self.of_task(task) if not live.doomed]
         if not name and len(there) == 1:
             return there[0]
         for live in there:
@@ -157,6 +157,10 @@ class Table:
         return (task for task, _ in self._lost)
 
     # -- time -----------------------------------------------------------------------------------------
+    def use(self, live: Live, now: float) -> None:
+        """It was typed at or looked at, or it printed. While it is held no time goes by."""
+        live.used_at = now if live.held_at is None else live.held_at
+
     def due(self, live: Live) -> tuple[float, str]:
         """When one is to end, and why."""
         if live.ended or live.held or live.why:

@@ -55,7 +55,10 @@ class TerminalClosed:
 
 @dataclass(frozen=True)
 class Taken:
-    """A person has taken over the terminal that this call opened, or handed it back (``by`` empty)."""
+    """A person has taken over the terminal that this call opened, or handed it back (``by`` empty).
+
+    Said again of who has it already: it is in use, its program prints.
+    """
 
     key: Key
     by: str

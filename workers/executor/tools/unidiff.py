@@ -83,7 +83,7 @@ class _Reader:
         """Go through it. Raises PatchError."""
         while self._at < len(self._lines):
             line = self._lines[self._at].rstrip("\r")
-            if line.startswith("--- ") and self._next().startswith("+++ "):
+            if self._begins_file(line):
                 yield self._change()
             elif line.startswith("diff "):
                 yield from self._renamed()
@@ -184,14 +184,25 @@ class _Reader:
             raise self._wrong("the hunk has more lines than its head says", hunk.line)
         if self._at < len(self._lines) and self._lines[self._at].startswith(_NO_NEWLINE):
             self._no_newline(hunk, self._lines[self._at - 1][:1])
-        if (
-            self._at < len(self._lines)
-            and (more := self._lines[self._at])
-            and more[0] in "+ "
-            and more[:4] != "+++ "
-        ):
-            raise self._wrong("the hunk has more lines than its head says", hunk.line)
+        if self._has_more():
+            lone = self._lines[self._at].startswith("--- ")
+            or_that = ", or `--- ` and `+++ ` lines do not belong together" if lone else ""
+            raise self._wrong(f"the hunk has more lines than its head says{or_that}", hunk.line)
         return hunk
+
+    def _has_more(self) -> bool:
+        """Whether what follows a hunk can only be another line of it; its head did not count that."""
+        line = self._lines[self._at] if self._at < len(self._lines) else ""
+        if line.startswith("-"):
+            return not (self._begins_file(line) or self._signs_mail(line))
+        return line[:1] in {"+", " "} and not line.startswith("+++ ")
+
+    def _begins_file(self, line: str) -> bool:
+        return line.startswith("--- ") and self._next().startswith("+++ ")
+
+    def _signs_mail(self, line: str) -> bool:
+        """Git ends a mail with this line and its version below: git-format-patch(1), "--signature"."""
+        return line.rstrip("\r") == "-- " and self._next()[:1] not in {"", "+", "-", " ", "@", _NO_NEWLINE}
 
     def _line(self, hunk: Hunk, left: list[int]) -> None:
         """One line of a hunk; an empty one is an empty line of context, whose blank got lost on the way."""

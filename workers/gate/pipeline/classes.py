@@ -72,7 +72,10 @@ def _of_request(args: dict[str, Any], agent: Agent) -> Nature:
     if listed is None:
         allowed = ", ".join(f"{one.host}:{'/'.join(map(str, one.ports))}" for one in agent.egress) or "none"
         raise Denied(
-            "egress", "not_listed", f"{host}:{port} is not a destination of agent {agent.name!r}; {allowed}"
+            "egress",
+            "not_listed",
+            f"{host}:{port} is not a destination of agent {agent.name!r} ([[agent.egress]]); "
+            f"allowed: {allowed}",
         )
     again = method in _SAFE_METHODS or listed.idempotent
     facts = (("host", host), ("port", port), ("scheme", url.scheme), ("method", method))
@@ -88,6 +91,9 @@ def _of_database(tool: Tool, args: dict[str, Any], agent: Agent) -> Nature:
     if name not in agent.connections:
         allowed = ", ".join(agent.connections) or "none"
         raise Denied(
-            "database", "not_listed", f"{name[:80]!r} is not a database of agent {agent.name!r}; {allowed}"
+            "database",
+            "not_listed",
+            f"{name[:80]!r} is not a database of agent {agent.name!r} (its setting connections); "
+            f"allowed: {allowed}",
         )
     return Nature(tool.klass, facts=(("connection", name),))

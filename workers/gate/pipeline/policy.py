@@ -11,7 +11,7 @@ Source: docs.cedarpolicy.com; DESIGN §8 "Policy": one pre-parsed PolicySet per 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -49,11 +49,16 @@ class Answer:
 class Policies:
     """A set of policies, split by action and parsed once."""
 
-    def __init__(self, texts: Mapping[str, str]) -> None:
-        """Take policy texts by name. Raises ConfigError naming the text that can't be used."""
+    def __init__(self, texts: Mapping[str, str], actions: Collection[str] = ()) -> None:
+        """Take policy texts by name, and the ``actions`` that there are (empty: any).
+
+        Raises ConfigError naming the text that can't be used.
+        """
         self._static: dict[str, dict[str, Any]] = {}
         for name, text in texts.items():
-            self._static |= _parsed(name, text)
+            parsed = _parsed(name, text)
+            _check_actions(name, parsed.values(), actions)
+            self._static |= parsed
         self._names = {key: _name(key, policy) for key, policy in self._static.items()}
         self.version = sha256(json.dumps(self._static, sort_keys=True).encode()).hexdigest()[:16]
         self._sets: dict[str, cedarpy.PolicySet] = {}
@@ -120,6 +125,20 @@ def _parsed(name: str, text: str) -> dict[str, dict[str, Any]]:
                 remedy="Remove the annotation; without a person to ask, such a permit would be a denial.",
             )
     return {f"{name}/{key}": policy for key, policy in policies.items()}
+
+
+def _check_actions(name: str, policies: Iterable[dict[str, Any]], actions: Collection[str]) -> None:
+    """A rule about an action that isn't there would forbid nothing, in silence."""
+    for policy in policies:
+        scope = policy["action"]
+        entities = scope.get("entities") or ([scope["entity"]] if "entity" in scope else [])
+        for entity in entities:
+            if actions and entity.get("id") not in actions:
+                raise ConfigError(
+                    f"policy {name}: there is no action {entity.get('id')!r}",
+                    field="policy.files",
+                    expected="one of " + ", ".join(sorted(actions)),
+                )
 
 
 def _name(key: str, policy: dict[str, Any]) -> tuple[str, str]:
