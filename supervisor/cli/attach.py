@@ -2,7 +2,8 @@
 
 Owns: the person's terminal while it is the program's, and the key that ends it.
 Must not know: how a terminal is lent (the executor does), what runs on it.
-Invariant: whatever ends this process but SIGKILL, the person's terminal is as it was found.
+Invariant: whatever standard signal ends this process, or stops it, the person's terminal is as it was found;
+    but for SIGKILL, SIGSTOP and this process's own faults (SIGSEGV and its like), which nobody can prepare for.
     # INVARIANT: test_attach_gives_the_terminal_back_when_it_is_signalled
 Source: docs/PROTOCOL.md "Live terminals"; termios(3), cfmakeraw; telnet(1) for the key; xterm's ctlseqs for
     the modes that are reset.
@@ -19,9 +20,9 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
-from types import FrameType
-from typing import Final
+from collections import deque
+from types import FrameType, TracebackType
+from typing import Final, Self
 
 import click
 
@@ -34,8 +35,15 @@ from .text import printable, say
 HAND_BACK: Final = b"\x1d"
 """Ctrl-]"""
 _NOTICE_S: Final = 2.0
-_ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SIGNALS: Final = (*_ENDS, signal.SIGWINCH)
+_MOST_UNSENT: Final = 256
+"""So many packets of what was typed wait for a program that does not read; what is typed then is lost."""
+_ENDS: Final = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+    signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGXCPU,
+    signal.SIGSTKFLT, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP,
+)  # fmt: skip
+"""signal(7): what ends a process that does not expect it. SIGPIPE and SIGXFSZ are ignored, Python does that."""
+_SIGNALS: Final = (*_ENDS, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
 _RESET: Final = (
     b"\x1b[0m\x1b[?1l\x1b>\x1b[?7h\x1b[?25h"
     b"\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\r"
@@ -63,8 +71,8 @@ def attach(settings: Settings, task: str, terminal: str) -> None:
         raise UnreachableError(f"{lent.path}: {error.strerror}", remedy="Try again.") from error
     say(f"you have terminal {printable(lent.terminal)} of {task}; Ctrl-] hands it back")
     try:
-        with executor, _raw() as signals:
-            reason = _Session(executor, signals).run()
+        with executor, _Raw() as raw:
+            reason = _Session(executor, raw).run()
     except EndedError as error:
         if error.number == signal.SIGINT:
             raise KeyboardInterrupt from error
@@ -77,19 +85,22 @@ def attach(settings: Settings, task: str, terminal: str) -> None:
 class _Session:
     """From the first packet to the last."""
 
-    def __init__(self, executor: socket.socket, signals: socket.socket) -> None:
+    def __init__(self, executor: socket.socket, raw: _Raw) -> None:
         self._executor = executor
-        self._signals = signals
+        self._raw = raw
+        self._unsent: deque[bytes] = deque()
         self._keyboard, self._display = sys.stdin.fileno(), sys.stdout.fileno()
         self._notice_until: float | None = None
 
     def run(self) -> str:
         """Until it is handed back; gives why, where it was not the person. Raises EndedError."""
-        sources = [self._keyboard, self._executor, self._signals]
+        sources = [self._keyboard, self._executor, self._raw.signals]
         while True:
-            ready, _, _ = select.select(sources, [], [], self._pause_s())
-            if self._signals in ready:
+            wanted = [self._executor] if self._unsent else []
+            ready, _, _ = select.select(sources, wanted, [], self._pause_s())
+            if self._raw.signals in ready:
                 self._signalled()
+            self._flush()
             if self._executor in ready and (reason := self._hear()) is not None:
                 return reason
             if self._keyboard in ready and not self._type():
@@ -97,10 +108,14 @@ class _Session:
             self._take_notice_away()
 
     def _signalled(self) -> None:
-        numbers = set(self._signals.recv(4_096))
+        numbers = set(self._raw.signals.recv(4_096))
         for number in _ENDS:
             if number in numbers:
                 raise EndedError(number)
+        if signal.SIGTSTP in numbers:
+            self._raw.stand_still()
+        elif signal.SIGCONT in numbers:
+            self._raw.take()  # whoever stopped us (SIGSTOP) may have used the terminal, shells do
         self._say(packets.Resize(*_size()))
 
     def _hear(self) -> str | None:
@@ -108,8 +123,8 @@ class _Session:
         try:
             packet = self._executor.recv(packets.MAX_PACKET_BYTES)
             said = packets.decode_to_person(packet) if packet else None
-        except ConnectionResetError:
-            said = None
+        except ConnectionResetError:  # it left something unread of what we said; what it said comes next
+            return None
         except ProtocolError as error:
             return error.message
         match said:
@@ -120,7 +135,7 @@ class _Session:
             case packets.Bye():
                 return said.reason or "the executor has ended it"
             case None:
-                return "the executor has ended, and the terminal with it"
+                return "the executor hung up: it has ended, or what was printed was not taken in for too long"
         return None
 
     def _type(self) -> bool:
@@ -132,15 +147,28 @@ class _Session:
         if not data:
             raise EndedError(signal.SIGHUP)
         before, key, _ = data.partition(HAND_BACK)
-        if before:
+        if before and len(self._unsent) < _MOST_UNSENT:
             self._say(packets.Input(before))
+        elif before:
+            self._show(b"\a")
         if key:
             self._say(packets.Bye())
         return not key
 
     def _say(self, packet: packets.FromPerson) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is about to be heard
-            self._executor.send(packets.encode(packet))
+        self._unsent.append(packets.encode(packet))
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what the executor takes; never wait for it, so that the key that hands back is seen."""
+        try:
+            while self._unsent:
+                self._executor.send(self._unsent[0], socket.MSG_DONTWAIT)
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except (BrokenPipeError, ConnectionResetError):  # its end is about to be heard
+            self._unsent.clear()
 
     def _show(self, data: bytes) -> None:
         try:
@@ -168,28 +196,57 @@ class _Session:
             self._say(packets.Resize(*_size()))
 
 
-@contextlib.contextmanager
-def _raw() -> Iterator[socket.socket]:
+class _Raw:
     """The person's terminal passes everything on, and signals come as bytes of their numbers."""
-    keyboard, display = sys.stdin.fileno(), sys.stdout.fileno()
-    found = termios.tcgetattr(keyboard)
-    read, write = socket.socketpair()
-    for one in (read, write):
-        one.setblocking(False)
-    former = {number: signal.signal(number, _noted) for number in _SIGNALS}
-    former_fd = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
-    try:
-        tty.setraw(keyboard, termios.TCSADRAIN)
-        yield read
-    finally:
+
+    def __init__(self) -> None:
+        self._keyboard, self._display = sys.stdin.fileno(), sys.stdout.fileno()
+        self._found = termios.tcgetattr(self._keyboard)
+        self.signals, self._noting = socket.socketpair()
+        self._former: dict[signal.Signals, object] = {}
+        self._former_fd = -1
+
+    def __enter__(self) -> Self:
+        for one in (self.signals, self._noting):
+            one.setblocking(False)
+        self._former = {number: signal.signal(number, _noted) for number in _SIGNALS}
+        self._former_fd = signal.set_wakeup_fd(self._noting.fileno(), warn_on_full_buffer=False)
+        try:
+            self.take()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with contextlib.suppress(OSError, termios.error):  # It has gone away: nothing is left to restore.
-            os.write(display, _RESET)
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, found)
-        signal.set_wakeup_fd(former_fd)
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        read.close()
-        write.close()
+            self._give_back()
+        signal.set_wakeup_fd(self._former_fd)
+        for number, handler in self._former.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself gave us
+        self.signals.close()
+        self._noting.close()
+
+    def take(self) -> None:
+        """It is the program's; what that shows is to be asked for. Raises termios.error."""
+        tty.setraw(self._keyboard, termios.TCSADRAIN)
+
+    def _give_back(self) -> None:
+        os.write(self._display, _RESET)
+        termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._found)
+
+    def stand_still(self) -> None:
+        """Give the terminal back, stop, and take it again when we go on. Raises EndedError."""
+        try:
+            self._give_back()
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, _noted)
+            self.take()
+        except (OSError, termios.error) as error:  # it has gone away
+            raise EndedError(signal.SIGHUP) from error
 
 
 def _size() -> tuple[int, int]:

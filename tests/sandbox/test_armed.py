@@ -121,14 +121,14 @@ def said_by(stand: Stand, kind: str, script: bytes, *words: str) -> tuple[bool, 
         assert result.launched is not None
         return result.launched.armed, result.out
     stand.launch(Launch(stand.next_id(), Profile(), argv, env=env, tty=True))
-    words = receive(stand.client)
-    ((launched, (pidfd, master)), *_) = words
+    heard = receive(stand.client)
+    ((launched, (pidfd, master)), *_) = heard
     assert isinstance(launched, Launched)
     out = b""
     with suppress(OSError):  # EIO: nobody has the terminal open any more
         while data := os.read(master, 4096):
             out += data
-    if len(words) == 1:
+    if len(heard) == 1:
         finish(stand)
     protocol.close((pidfd, master))
     return launched.armed, out.decode()

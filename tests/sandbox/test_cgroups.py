@@ -1,5 +1,6 @@
 """Control groups: what all processes of a command may have together, where it is put, what is left of it."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from homeostat.sandbox import cgroups, kernel, protocol
+from homeostat.sandbox import cgroups, delegation, kernel, layers, probe, protocol
 from homeostat.sandbox.cgroups import Bounds, Groups
 from homeostat.sandbox.delegation import HomeGroup
 from homeostat.sandbox.profile import Limits, Profile
@@ -231,3 +232,61 @@ def test_clone_into_what_is_no_group_is_an_error() -> None:
     with pytest.raises(kernel.KernelError, match="clone3"):
         kernel.clone_pidfd(0, fd)
     os.close(fd)
+
+
+# -- version 2, as far as a folder can play it -----------------------------------------------------
+
+
+@pytest.fixture
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A group of version 2 that was delegated and that others are in; nothing of it is limited yet."""
+    (tmp_path / "cgroup.subtree_control").write_text("")
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n")
+    monkeypatch.setattr(delegation, "_place", lambda _name: delegation._Place("v2", (tmp_path,)))
+    monkeypatch.setattr(delegation, "_is_ours", lambda _folder: True)
+    return tmp_path
+
+
+def test_others_of_the_own_group_are_not_moved_when_only_the_caller_may_be(second: Path) -> None:
+    """It is said that they are there, and nothing is made; a home's supervisor moves them."""
+    alone = HomeGroup(second / "home", None, others=False)
+    assert alone.version == "none"
+    assert "those are left where they are" in alone.reason
+    assert sorted(os.listdir(second)) == ["cgroup.procs", "cgroup.subtree_control"]
+    moving = HomeGroup(second / "home", None)
+    assert any(name.endswith(".supervisor") for name in os.listdir(second)), moving.reason
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_probe_says_of_version_2_only_what_it_tried(
+    second: Path, monkeypatch: pytest.MonkeyPatch, *, split: bool
+) -> None:
+    """Where children are limited already a group is entered, which a plain folder does not stand; else it is
+    offered, and the start will try it.
+    """
+    protection = next(one for one in layers.PROTECTIONS if one.name == "cgroup")
+    if split:
+        (second / "cgroup.subtree_control").write_text("memory pids")
+        monkeypatch.setattr(probe, "_can_limit", lambda _folder: True)
+        monkeypatch.setattr(delegation, "_enable", lambda _folder: None)
+    found = probe.probe(protection, os.fspath(second))
+    assert found.available is not split
+    if split:
+        assert found.errno == errno.ENOENT
+    else:
+        assert found.detail.startswith("v2: offered; tried at the start")
+
+
+def test_probe_limits_below_a_group_of_version_2_only_where_it_is_limited_itself(tmp_path: Path) -> None:
+    """The controllers are handed on before a group is made there."""
+    control = tmp_path / "cgroup.subtree_control"
+    control.write_text("")
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert not probe._can_limit(fd)
+        assert control.read_text() == ""
+        (tmp_path / "memory.max").write_text("max")
+        assert probe._can_limit(fd)
+        assert control.read_text() == "+memory +pids"
+    finally:
+        os.close(fd)
