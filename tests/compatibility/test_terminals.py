@@ -151,7 +151,7 @@ def test_script_records_a_terminal(work: Workbench) -> None:
 def test_expect_answers_prompts(work: Workbench) -> None:
     """A conversation with a program that hides what is typed."""
     work.file("e", EXPECT)
-    assert work.output("expect -f e").endswith("me:secret\r\ndone\n")
+    assert work.output("expect -f e").endswith("me:secret\ndone\n")
 
 
 @needs("man", "less")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import tempfile
@@ -17,6 +18,7 @@ from homeostat.proto import messages as m
 from homeostat.proto.config import Config
 from homeostat.proto.ids import Key, TaskId
 from homeostat.proto.settings import Quotas, Sandbox
+from homeostat.workers.executor import roll, undo as undo_of
 from tests.integration.executor.bench import TASK, Bench, remove
 from tests.unit.executor import stage_lab as lab
 
@@ -28,7 +30,7 @@ _PRIVATE, _NEW_MOUNTS = (1 << 14) | (1 << 18), 0x20000
 def small() -> Iterator[Bench]:
     """An executor whose quotas are soon reached."""
     quotas = Quotas(
-        min_free_bytes=0, stage_bytes=8 << 20, stage_files=50, workspace_bytes=1 << 20, workspace_files=20
+        min_free_bytes=0, stage_bytes=8 << 20, stage_files=250, workspace_bytes=1 << 20, workspace_files=20
     )
     bench = Bench(Config(quotas=quotas))
     yield bench
@@ -50,18 +52,19 @@ def call(bench: Bench, command: str) -> Key:
 
 # -- quotas ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("command", "setting"),
+    ("command", "words"),
     [
         ("head -c 30000000 /dev/zero > big; sleep 60", "quotas.stage_bytes"),
-        ("mkdir d; for n in $(seq 200); do : > d/$n; done; sleep 60", "quotas.stage_files"),
+        ("mkdir d; for n in $(seq 300); do : > d/$n; done; sleep 60", "quotas.stage_files"),
+        ("mkdir -p $(printf 'd/%.0s' $(seq 220)); sleep 60", "deeper than a diff may reach"),
     ],
 )
-def test_call_is_killed_when_its_stage_is_over_its_quota(small: Bench, command: str, setting: str) -> None:
-    """While it runs; the words name the setting, and nothing of it counts."""
+def test_call_is_killed_when_its_stage_is_over_its_quota(small: Bench, command: str, words: str) -> None:
+    """While it runs; the words say which, and nothing of it counts."""
     small.own_workspace()
     ended = small.shell(command)
     assert ended.status == "killed"
-    assert setting in ended.text
+    assert words in ended.text
     assert "thrown away" in ended.text
     assert list(small.workspace.iterdir()) == []
 
@@ -79,7 +82,7 @@ def test_call_is_killed_when_the_disk_is_nearly_full() -> None:
 
 def test_call_is_refused_at_its_diff_when_it_was_quicker_than_the_watch(small: Bench) -> None:
     """The exact check comes before the decision."""
-    ended = small.shell("for n in $(seq 60); do : > $n; done")
+    ended = small.shell("for n in $(seq 260); do : > $n; done")
     assert (ended.status, "quotas.stage_files" in ended.text) == ("error", True)
     assert list(small.workspace.iterdir()) == []
 
@@ -255,3 +258,29 @@ def test_task_is_known_to_have_stages_until_they_are_swept(own: Bench) -> None:
     own.stop()
     own.start()
     assert said(own, m.Keeping).tasks == (TaskId(TASK),)
+
+
+def test_half_merged_call_of_an_ended_task_is_completed_when_its_workspace_is_free(
+    own: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not under another task's call, which sees its overlay's lower layer as it was; then its stage goes."""
+    with monkeypatch.context() as full:
+        full.setattr(roll.Roll, "apply", no_room)
+        full.setattr(undo_of, "take_back", no_room)
+        assert own.shell("echo one > f").status == "in_doubt"
+    other = Key("f" * 32)
+    args, where = msgspec.json.encode({"command": "echo two > g"}), str(own.workspace)
+    own.worker.on_message(m.Execute(other, TaskId("t2"), "shell.run", args, "staged", where, 60.0, 1 << 20))
+    own.staged(other)
+    own.worker.on_message(m.EndTask(TASK))
+    own.wait(own.worker._jobs.idle)
+    assert sorted(path.name for path in own.workspace.iterdir()) == []
+    assert own.ended(other).status == "ok"
+    own.wait(lambda: not own.worker._ledger.stages_of(TASK))
+    assert {path.name: path.read_text() for path in own.workspace.iterdir()} == {"f": "one\n", "g": "two\n"}
+    assert [path.name for path in (own.home / "stages" / "0").iterdir()] == [other]
+
+
+def no_room(*_: object, **__: object) -> None:
+    """The disk is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
