@@ -48,6 +48,9 @@ def connection_fault(connection: Connection) -> tuple[str, str, str] | None:
         return "name", repr(connection.name[:80]), "lower-case letters, digits, - and _, at most 64"
     if connection.password_file and connection.password_env:
         return "password_env", "a password from two places", "password_file or password_env"
+    if connection.password_env.startswith("PG"):
+        expected = "another name: libpq's own variables are taken out of the environment"
+        return "password_env", repr(connection.password_env[:80]), expected
     if what := url_fault(connection.url):
         return "url", what, EXPECTED
     if is_sqlite(connection.url) and (connection.password_file or connection.password_env):

@@ -27,6 +27,7 @@ from .succession import announce, see_off
 Builtin = Callable[[list[bytes]], int]
 
 _BUILTIN_FAILED: Final = 70  # EX_SOFTWARE of sysexits.h
+_ORPHANED: Final = 99
 _DEFAULTS: Final = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
     "HOME": "/tmp",
@@ -56,7 +57,7 @@ def run(making: Making, link: socket.socket, builtins: Mapping[str, Builtin]) ->
         _rehearse(making, link.fileno())
     request, stdio = _receive(making.request)
     if not link.recv(1):
-        raise LayerError(Layer.INIT, errno.EPIPE, "PID 1 ended before the command could start")
+        return _ORPHANED  # PID 1 is dead; why, its own end says
     if not whole:
         _lock(making, staged=request.staged)
     env = _enter(making, request, stdio, (link.fileno(),))

@@ -25,6 +25,7 @@ _SIGCHLD: Final = 17
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_NAME: Final = 15
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
@@ -144,6 +145,11 @@ def set_parent_death_signal(signal_number: int) -> None:
 def set_dumpable(value: bool) -> None:
     """Not dumpable: no core, and /proc/PID of this process can't be opened by others of its uid."""
     invoke("prctl", _PR_SET_DUMPABLE, int(value), 0, 0, 0, subject="PR_SET_DUMPABLE")
+
+
+def set_name(name: bytes) -> None:
+    """What /proc/PID/comm of this thread shows; the kernel cuts it at 15 bytes."""
+    invoke("prctl", _PR_SET_NAME, name, 0, 0, 0, subject="PR_SET_NAME")
 
 
 def set_no_new_privs() -> None:

@@ -4,7 +4,7 @@ Invariants: a step that fails stops everything (LayerError); nothing untrusted r
     what the report calls enforced was seen to refuse something; Landlock and control groups alone may be
     missing, and then the report says so. Source: DESIGN §9.
 
-    in the zygote, once      own user and mount namespace → the small read-only root
+    in the zygote, once      own user and mount namespace → the small read-only root → empty bounding set
     in PID 1                 (cloned with mount, pid, net, ipc, uts, cgroup namespaces)
                              control group → lifeline → loopback, way out, host name
                              → /proc /tmp /dev/pts /dev/shm
@@ -41,6 +41,7 @@ from . import (
     rlimits,
     rootfs,
     seccomp,
+    title,
 )
 from .cgroups import Group, sit_down
 from .kernel import FilterProgram
@@ -129,7 +130,8 @@ def _enter_group(making: Making) -> None:
 
 
 def _hold_lifeline(making: Making) -> None:
-    """Die with the zygote, and hold nothing of it."""
+    """Die with the zygote, and hold nothing of it; its name and arguments neither."""
+    title.take(b"init")
     kernel.set_parent_death_signal(signal.SIGKILL)
     kernel.close_all_but({0, 1, 2, making.status.fileno(), making.request.fileno(), *making.passed})
     # The zygote may have died before the signal was armed; getppid() is 0 in here whether it lives or not.
@@ -247,6 +249,8 @@ _COLS: Final = 80
 IN_ZYGOTE: Final[tuple[Step[Ids], ...]] = (
     Step(Layer.NAMESPACES, namespaces.enter_own),
     Step(Layer.ROOT, lambda _: rootfs.make_template()),
+    # For every PID 1 at once. A command's own namespace begins with a full one again, and drops that.
+    Step(Layer.PRIVILEGES, lambda _: kernel.drop_bounding_set()),
 )
 
 AHEAD_IN_INIT: Final[tuple[Step[Making], ...]] = (

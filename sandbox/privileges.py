@@ -23,9 +23,11 @@ def drop() -> None:
 
 
 def drop_all_but_kill() -> None:
-    """As `drop`, but signals may still be sent to every process of this pid namespace, whatever its uid."""
+    """As `drop`, but signals may still be sent to every process of this pid namespace, whatever its uid.
+
+    Of a fork of the zygote, whose bounding set is empty (order.IN_ZYGOTE); `check` sees that it is.
+    """
     kernel.set_no_new_privs()
-    kernel.drop_bounding_set()
     kernel.keep_capability(kernel.CAP_KILL)
 
 

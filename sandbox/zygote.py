@@ -8,6 +8,7 @@ Invariants: never waits for one sandbox; a new owner is served only when the for
 """
 
 import collections
+import errno
 import functools
 import gc
 import os
@@ -21,7 +22,7 @@ from typing import Final, NoReturn, assert_never
 
 from ..proto import codec, messages
 from ..proto.errors import ProtectionError, ProtocolError
-from . import drill, kernel, layers, order, protocol, seccomp
+from . import drill, kernel, layers, order, protocol, seccomp, title
 from .command import Builtin
 from .kernel import FilterProgram
 from .landlord import House, Landlord
@@ -76,6 +77,8 @@ def _live(control: socket.socket, owner: socket.socket | None, house: House) -> 
         _forget_the_past({one.fileno() for one in (control, owner) if one is not None} | house.placement.fds)
         # The terminal's interrupt is for the supervisor, which then tells us.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _need_pidfds()
+        _need_room_for_requests()
         house.placement.settle()
         enter(house.ids)
         house.placement.try_out()
@@ -114,6 +117,35 @@ def _forget_the_past(kept: set[int]) -> None:
         ) from error
     os.umask(0o022)  # the supervisor's would close the sandbox's own folders to the command
     os.environ.clear()
+    try:
+        title.forget_variables()
+    except OSError as error:
+        raise LayerError.of(Layer.LIFELINE, error) from error
+
+
+def _need_pidfds() -> None:
+    """Without them a launch would fail when its command runs already. Raises LayerError."""
+    try:
+        own = os.pidfd_open(os.getpid())
+        try:
+            signal.pidfd_send_signal(own, 0)
+        finally:
+            os.close(own)
+    except OSError as error:
+        raise LayerError(
+            Layer.LIFELINE, error.errno or 0, f"pidfds: {error.strerror}", layers.remedy("pidfd")
+        ) from error
+
+
+def _need_room_for_requests() -> None:
+    """The kernel cuts what is asked of a buffer to its limit, and says nothing. Raises LayerError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        protocol.prepare(ours)
+        room = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    if room <= protocol.MAX_PACKET_BYTES:
+        text = f"a packet has room for {room} bytes, and a request may have {protocol.MAX_PACKET_BYTES}"
+        raise LayerError(Layer.REQUEST, errno.EMSGSIZE, text, layers.remedy("packet_size"))
 
 
 def enter(ids: Ids) -> None:

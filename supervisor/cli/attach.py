@@ -2,8 +2,8 @@
 
 Owns: the person's terminal while it is the program's, and the key that ends it.
 Must not know: how a terminal is lent (the executor does), what runs on it.
-Invariant: whatever standard signal ends this process, or stops it, the person's terminal is as it was found;
-    but for SIGKILL, SIGSTOP and this process's own faults (SIGSEGV and its like), which nobody can prepare for.
+Invariant: whatever standard signal ends this process, or SIGTSTP stops it, the person's terminal is as it was
+    found; but for SIGKILL, and SIGSEGV and its like, which nobody can prepare for.
     # INVARIANT: test_attach_gives_the_terminal_back_when_it_is_signalled
 Source: docs/PROTOCOL.md "Live terminals"; termios(3), cfmakeraw; telnet(1) for the key; xterm's ctlseqs for
     the modes that are reset.
@@ -12,6 +12,7 @@ Source: docs/PROTOCOL.md "Live terminals"; termios(3), cfmakeraw; telnet(1) for 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ import termios
 import time
 import tty
 from collections import deque
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Final, Self
 
@@ -42,7 +44,7 @@ _ENDS: Final = (
     signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGXCPU,
     signal.SIGSTKFLT, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP,
 )  # fmt: skip
-"""signal(7): what ends a process that does not expect it. SIGPIPE and SIGXFSZ are ignored, Python does that."""
+"""signal(7): what ends a process that does not expect it; but SIGPIPE and SIGXFSZ, which Python ignores."""
 _SIGNALS: Final = (*_ENDS, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
 _RESET: Final = (
     b"\x1b[0m\x1b[?1l\x1b>\x1b[?7h\x1b[?25h"
@@ -230,23 +232,38 @@ class _Raw:
         self._noting.close()
 
     def take(self) -> None:
-        """It is the program's; what that shows is to be asked for. Raises termios.error."""
-        tty.setraw(self._keyboard, termios.TCSADRAIN)
+        """It is the program's; what that shows is to be asked for. Raises EndedError."""
+        try:
+            _uninterrupted(lambda: tty.setraw(self._keyboard, termios.TCSADRAIN))
+        except termios.error as error:  # it has gone away
+            raise EndedError(signal.SIGHUP) from error
 
     def _give_back(self) -> None:
         os.write(self._display, _RESET)
-        termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._found)
+        _uninterrupted(lambda: termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._found))
 
     def stand_still(self) -> None:
         """Give the terminal back, stop, and take it again when we go on. Raises EndedError."""
         try:
             self._give_back()
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)
-            signal.signal(signal.SIGTSTP, _noted)
-            self.take()
         except (OSError, termios.error) as error:  # it has gone away
             raise EndedError(signal.SIGHUP) from error
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, _noted)
+        self.take()
+
+
+def _uninterrupted(change: Callable[[], object]) -> None:
+    """Do it, and again when a signal comes in between. Raises termios.error."""
+    while True:
+        try:
+            change()
+        except termios.error as error:
+            if error.args[0] != errno.EINTR:
+                raise
+        else:
+            return
 
 
 def _size() -> tuple[int, int]:

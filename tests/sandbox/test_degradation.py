@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ class Case:
     tty: bool = False
     grouped: bool = True
     may_be_missing: tuple[str, ...] = ("cgroup", "overlay")
+    lacks: str = ""
+    """The name in layers.PROTECTIONS of what is gone."""
     only: str = ""
     """The mode in which it means something; both, if empty."""
 
@@ -54,16 +57,20 @@ def gone(call: str, number: int = errno.EPERM, **rest: int) -> tuple[Refusal, ..
 CASES = (
     Case("nothing"),
     # -- the zygote can't begin: every launch would be refused, so the start is
-    Case("unshare", gone("unshare"), fatal="user namespaces"),
+    Case("unshare", gone("unshare"), fatal="user namespaces", lacks="user_namespaces"),
     Case("unshare-user", gone("unshare", argument=0, mask=kernel.CLONE_NEWUSER, value=kernel.CLONE_NEWUSER),
          fatal="user namespaces"),
     Case("max-user-namespaces", act="forbid_namespaces", fatal="max_user_namespaces", only="user"),
     Case("mount", gone("mount"), fatal="/proc"),
-    Case("open-tree", gone("open_tree"), fatal="/proc"),
+    Case("open-tree", gone("open_tree"), fatal="/proc", lacks="mount_api"),
     Case("move-mount", gone("move_mount"), fatal="/proc"),
     Case("mount-setattr", gone("mount_setattr"), fatal="/proc"),
     Case("pivot-root", gone("pivot_root"), fatal="/proc"),
-    Case("close-range", gone("close_range", errno.ENOSYS), fatal="5.9"),
+    Case("close-range", gone("close_range", errno.ENOSYS), fatal="5.9", lacks="close_range"),
+    Case("pidfd-open", gone("pidfd_open", errno.ENOSYS), fatal="5.3", lacks="pidfd"),
+    Case("pidfd-signal", gone("pidfd_send_signal"), fatal="5.3", lacks="pidfd"),
+    Case("packet-size", gone("setsockopt", LIE, argument=2, mask=0xFFFFFFFF, value=socket.SO_SNDBUF),
+         fatal="wmem_max", lacks="packet_size"),
     # -- a sandbox can't be made
     Case("clone", gone("clone", argument=0, mask=kernel.CLONE_NEWPID, value=kernel.CLONE_NEWPID),
          refused="namespaces"),
@@ -71,38 +78,39 @@ CASES = (
          refused="namespaces"),
     Case("loopback", gone("ioctl", argument=1, mask=0xFFFFFFFF, value=LOOPBACK_UP), refused="namespaces"),
     Case("host-name", gone("sethostname"), refused="namespaces"),
-    Case("masked-proc", act="mask_proc", refused="root"),
+    Case("masked-proc", act="mask_proc", refused="root", lacks="fresh_proc"),
     Case("old-root", gone("umount2"), refused="old_root"),
     Case("setresuid-lies", gone("setresuid", LIE), fatal="/proc", only="root"),
-    Case("overlay", gone("fsopen"), refused="workspace", staged=True),
+    Case("overlay", gone("fsopen"), refused="workspace", staged=True, lacks="overlay"),
     Case("overlay-options", gone("fsconfig", errno.EINVAL), refused="workspace", staged=True),
     Case("overlay-fsmount", gone("fsmount"), refused="workspace", staged=True),
     Case("terminal", gone("ioctl", argument=1, mask=0xFFFFFFFF, value=GET_PEER),
-         refused="terminal", tty=True),
+         refused="terminal", tty=True, lacks="terminal"),
     Case("controlling-terminal", gone("ioctl", argument=1, mask=0xFFFFFFFF, value=CONTROLLING),
          refused="terminal", tty=True),
     # -- a command can't be locked in
     Case("no-new-privs", gone("prctl", argument=0, mask=0xFFFFFFFF, value=NO_NEW_PRIVS),
-         refused="privileges"),
+         refused="privileges", lacks="no_new_privs"),
     Case("no-new-privs-lies", gone("prctl", LIE, argument=0, mask=0xFFFFFFFF, value=NO_NEW_PRIVS),
          refused="privileges", only="root"),
     Case("capset", gone("capset"), refused="privileges"),
     Case("capset-lies", gone("capset", LIE), refused="privileges"),
-    Case("rlimits", gone("prlimit64", argument=2, value=0), refused="limits"),
+    Case("rlimits", gone("prlimit64", argument=2, value=0), refused="limits", lacks="rlimits"),
     Case("rlimits-lies", gone("prlimit64", LIE, argument=2, value=0), refused="limits"),
     Case("landlock-restrict", gone("landlock_restrict_self"), refused="landlock"),
     Case("landlock-rule", gone("landlock_add_rule"), refused="landlock"),
     Case("landlock-lies", gone("landlock_restrict_self", LIE), refused="landlock"),
-    Case("seccomp", gone("seccomp", argument=0, mask=0xFFFFFFFF, value=SET_FILTER), refused="seccomp"),
+    Case("seccomp", gone("seccomp", argument=0, mask=0xFFFFFFFF, value=SET_FILTER), refused="seccomp",
+         lacks="seccomp"),
     Case("seccomp-lies", gone("seccomp", LIE, argument=0, mask=0xFFFFFFFF, value=SET_FILTER),
          refused="seccomp"),
     # -- what an operator may allow to be missing
-    Case("landlock", gone("landlock_create_ruleset", errno.ENOSYS), fatal="lsm="),
+    Case("landlock", gone("landlock_create_ruleset", errno.ENOSYS), fatal="lsm=", lacks="landlock"),
     Case("landlock-switched-off", gone("landlock_create_ruleset", errno.EOPNOTSUPP), fatal="lsm="),
     Case("landlock-allowed", gone("landlock_create_ruleset", errno.ENOSYS), degraded=("landlock",),
-         may_be_missing=("landlock", "cgroup")),
-    Case("groups", grouped=False, fatal="Delegate=yes", may_be_missing=()),
-    Case("groups-allowed", grouped=False, degraded=("cgroup",)),
+         may_be_missing=("landlock", "cgroup"), lacks="landlock"),
+    Case("groups", grouped=False, fatal="Delegate=yes", may_be_missing=(), lacks="cgroup"),
+    Case("groups-allowed", grouped=False, degraded=("cgroup",), lacks="cgroup"),
     Case("groups-closed", act="close_groups", fatal="Delegate=yes", may_be_missing=(), only="root"),
     Case("groups-closed-allowed", act="close_groups", degraded=("cgroup",), only="root"),
 )  # fmt: skip
@@ -163,3 +171,16 @@ def test_what_is_taken_away_is_refused_or_shown(case: Case, results: tuple[str, 
         assert set(result["degraded"]) == missing
         assert (result["cgroup"] == "none") is ("cgroup" in missing)
         assert (result["landlock"] == 0) is ("landlock" in missing)
+
+
+@pytest.mark.parametrize("protection", layers.PROTECTIONS, ids=lambda one: one.name)
+def test_every_protection_is_taken_away_by_a_case(protection: layers.Protection) -> None:
+    """With its layer or its remedy; what may be missing is also shown where it is allowed to be."""
+    cases = [case for case in CASES if case.lacks == protection.name]
+    stopped = [case for case in cases if case.refused or case.fatal]
+    assert stopped
+    for case in stopped:
+        remedies = protection.remedy + layers.REMEDIES[protection.layer]
+        assert case.refused == protection.layer.value or (case.fatal and case.fatal in remedies), case.name
+    if protection.degradable and protection.name != "overlay":  # whether to stage is the executor's choice
+        assert any(case.degraded == (protection.name,) for case in cases)

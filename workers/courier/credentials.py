@@ -90,11 +90,24 @@ def _forms(prefix: str, value: str) -> set[bytes]:
         plain |= _basic(value)
     forms = set(plain)
     for one in plain:
-        encoded = base64.b64encode(one.encode()).decode().rstrip("=")
         forms |= {quote(one, safe=""), quote_plus(one), json.dumps(one)[1:-1]}
-        forms |= {encoded, encoded.replace("+", "-").replace("/", "_")}
+        for encoded in _encoded(one.encode()):
+            forms |= {encoded, encoded.replace("+", "-").replace("/", "_")}
     told = {form for form in forms if len(form) >= LEAST_CHARS}
     return {form.encode(kind) for form in told for kind in ("ascii", "utf-16-le", "utf-16-be")}
+
+
+def _encoded(value: bytes) -> set[str]:
+    """Its base64, and what of it is the same wherever in a longer text it stands: one for each alignment.
+
+    Characters that hold bits of a neighbour are left out, fewer than six bits of the value at either end.
+    """
+    forms = {base64.b64encode(value).decode().rstrip("=")}
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + value).decode().rstrip("=")
+        last = len(encoded) - (1 if (before + len(value)) % 3 else 0)
+        forms |= {encoded[(0, 2, 3)[before] : last]}
+    return forms
 
 
 def _basic(value: str) -> set[str]:

@@ -10,6 +10,7 @@ Source: unix(7), SO_PEERCRED and SCM_RIGHTS; socket(7), SO_ACCEPTCONN.
 from __future__ import annotations
 
 import array
+import errno
 import itertools
 import os
 import socket
@@ -24,28 +25,42 @@ from .readiness import IN, Readiness
 
 MOST: Final = 1_024
 """Sandboxes with a way out, of all executors."""
+NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FDS: Final = 4
 _CREDENTIALS: Final = struct.Struct("iII")
 """struct ucred of unix(7)."""
 
 Offered = Callable[[int, egress.Offer, socket.socket], None]
 Gone = Callable[[int], None]
+Later = Callable[[Callable[[], None]], object]
+"""Have it called in a while."""
 
 
 class Offers:
     """``offered`` is called with a number, and with that number ``gone`` when it is over."""
 
     def __init__(
-        self, listener: socket.socket, uid: int, readiness: Readiness, offered: Offered, gone: Gone
+        self,
+        listener: socket.socket,
+        uid: int,
+        readiness: Readiness,
+        offered: Offered,
+        gone: Gone,
+        *,
+        later: Later,
     ) -> None:
         self._listener = listener
         self._uid = uid
         self._readiness = readiness
         self._offered = offered
         self._gone = gone
+        self._later = later
         self._numbers = itertools.count(1)
         self._peers: dict[int, socket.socket] = {}
         self._made: set[int] = set()
+        self._waits = False
+        """There was no room for another: it waits in the queue a while."""
+        self._told = False
         listener.setblocking(False)
         readiness.want(listener.fileno(), IN, self._accept)
 
@@ -58,19 +73,36 @@ class Offers:
 
     def close(self) -> None:
         """Hang up on all. The listener stays open with the supervisor."""
+        self._waits = False
         self._readiness.forget(self._listener.fileno())
         for number in list(self._peers):
             self.drop(number)
         self._listener.close()
+
+    def _go_on(self) -> None:
+        """Try again."""
+        if self._waits:
+            self._waits = False
+            self._readiness.want(self._listener.fileno(), IN, self._accept)
+
+    def _pause(self, error: OSError) -> None:
+        """It stays readable, so it is not looked at for a while; said once until one is heard again."""
+        if not self._told:
+            print(f"an executor can't be heard yet: {error.strerror}", file=sys.stderr, flush=True)
+        self._waits = self._told = True
+        self._readiness.forget(self._listener.fileno())
+        self._later(self._go_on)
 
     def _accept(self, _events: int) -> None:
         try:
             peer, _ = self._listener.accept()
         except BlockingIOError:
             return
-        except OSError as error:  # No descriptor left: it waits in the queue, and we are called again.
-            print(f"an executor can't be heard: {error.strerror}", file=sys.stderr, flush=True)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                self._pause(error)
             return
+        self._told = False
         uid = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[
             1
         ]

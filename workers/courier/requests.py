@@ -36,6 +36,8 @@ _OURS: Final = frozenset(
 _OF_ONE_PLACE: Final = frozenset({"authorization", "cookie", "cookie2", "www-authenticate"})
 """Meant for the place that the agent named: not taken along to another."""
 _OF_A_BODY: Final = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
+_PARTS: Final = frozenset({"range", "if-range"})
+"""Ask for a part of an answer."""
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -122,6 +124,13 @@ def with_credential(hop: Hop, credential: str, header: str) -> Hop:
             f"the header {header} is set by the operator for {hop.url.host}",
             field="headers",
             expected=f"none named {header}",
+        )
+    if any(name.lower() in _PARTS for name, _ in hop.headers):
+        raise RequestError(
+            f"the header range is not sent to {hop.url.host}: a part of an answer could show a credential "
+            "in pieces",
+            field="headers",
+            expected="none named range",
         )
     return replace(hop, credential=credential)
 

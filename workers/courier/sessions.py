@@ -17,12 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal, ParamSpec
 
+from ...proto.ids import Key
 from ...proto.messages import Connection
 from .allowlist import Denied, Granted
 from .bodies import Answer, body_of
 from .dialling import Dial
 from .heads import END, REQUEST_LIMIT_BYTES, HeadError, Request, parse_request
-from .names import Found
+from .names import Asked, Found
 from .readiness import IN, OUT, Readiness
 from .relays import Buffer, Flow, Relay, buffer
 from .replies import ESTABLISHED, refusal
@@ -42,8 +43,10 @@ class Means:
     """What all sessions share."""
 
     readiness: Readiness
-    resolve: Callable[[str, Found], None]
-    """Names to addresses; a literal is its own."""
+    resolve: Callable[[Key, str, Found], Asked | None]
+    """Names to addresses, for a call; a literal is its own, at once."""
+    drop: Callable[[Asked], None]
+    """They are not wanted any more."""
     dial_s: float
     idle_s: float
     scratch: Buffer = field(default_factory=buffer)
@@ -53,9 +56,15 @@ class Session:
     """Ends by itself, by ``tick`` or by ``close``; ``over`` is called once, at the very end."""
 
     def __init__(
-        self, command: socket.socket, judge: Judge, means: Means, over: Callable[[Session, Connection], None]
+        self,
+        command: socket.socket,
+        key: Key,
+        judge: Judge,
+        means: Means,
+        over: Callable[[Session, Connection], None],
     ) -> None:
         self._command = command
+        self._key = key
         self._judge = judge
         self._means = means
         self._over = over
@@ -64,6 +73,7 @@ class Session:
         self._head = b""
         self._request: Request | None = None
         self._granted: Granted | None = None
+        self._asked: Asked | None = None
         self._dial: Dial | None = None
         self._host: socket.socket | None = None
         self._address = ""
@@ -147,7 +157,7 @@ class Session:
             return
         self._granted = judged
         self._deadline_s = time.monotonic() + self._means.dial_s
-        self._means.resolve(judged.host, self._guarded(self._resolved))
+        self._asked = self._means.resolve(self._key, judged.host, self._guarded(self._resolved))
 
     # -- the host --------------------------------------------------------------------------------------
     def _resolved(self, addresses: Sequence[str], trouble: str) -> None:
@@ -303,6 +313,9 @@ class Session:
 
     def _hang_up(self) -> None:
         """The side of the host goes."""
+        if self._asked is not None:
+            self._means.drop(self._asked)
+            self._asked = None
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None

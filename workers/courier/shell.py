@@ -26,7 +26,7 @@ from .calls import AT_ONCE
 from .core import Core
 from .errands import Errands
 from .exchange import Errand
-from .names import Found, Names, Resolve, system
+from .names import Asked, Found, Names, Resolve, system
 from .offers import Offers
 from .readiness import Readiness
 from .sessions import Means
@@ -92,8 +92,11 @@ class Courier:
         _make_room(2 * config.courier.connections + _OTHER_FDS)
         self._readiness = Readiness()
         self._names = Names(resolve)
-        means = Means(self._readiness, self._resolve, config.courier.dial_s, config.courier.idle_s)
-        most, most_a_call = config.courier.connections, config.courier.connections_per_call
+        self._asked: dict[Key, Asked] = {}
+        """Names that requests wait for."""
+        courier = config.courier
+        means = Means(self._readiness, self._resolve, self._names.drop, courier.dial_s, courier.idle_s)
+        most, most_a_call = courier.connections, courier.connections_per_call
         self._ways = Ways(means, most, most_a_call, self._connection_over)
         self._errands = Errands(AT_ONCE, Trust().context)
         self._waiting: dict[int, socket.socket] = {}
@@ -101,7 +104,10 @@ class Courier:
         self._ticks = self._stopping = False
         self._due_s = float("inf")
         listener = socket.socket(fileno=os.dup(context.fds["egress"]))
-        self._offers = Offers(listener, executors_uid(config), self._readiness, self._offered, self._gone)
+        later = partial(loop.call_later, TICK_S)
+        self._offers = Offers(
+            listener, executors_uid(config), self._readiness, self._offered, self._gone, later=later
+        )
         loop.watch(self._readiness.fd, self._readiness.turn)
         loop.watch(self._names.fd, self._names.deliver)
         loop.watch(self._errands.fd, self._collect)
@@ -146,11 +152,11 @@ class Courier:
         for report in self._errands.reports():
             self._tell(report)
 
-    def _resolve(self, host: str, found: Found) -> None:
-        if literal(host) is not None:
-            found([host], "")
-        else:
-            self._names.ask(host, found)
+    def _resolve(self, key: Key, host: str, found: Found) -> Asked | None:
+        if literal(host) is None:
+            return self._names.ask(key, host, found)
+        found([host], "")
+        return None
 
     # -- decisions -------------------------------------------------------------------------------------
     def _tell(self, message: m.ToCourier | e.Report) -> None:
@@ -163,6 +169,8 @@ class Courier:
     def _do(self, effect: e.Effect) -> None:
         match effect:
             case e.Post():
+                if isinstance(effect.message, m.Ended):
+                    self._drop_asked(effect.message.key)
                 self._loop.post(effect.message)
             case e.Serve():
                 self._serve(effect)
@@ -171,7 +179,8 @@ class Courier:
                 self._drop_waiting(effect.number)
                 self._offers.drop(effect.number)
             case e.Resolve():
-                self._names.ask(effect.host, partial(self._request_resolved, effect.key))
+                found = partial(self._request_resolved, effect.key)
+                self._asked[effect.key] = self._names.ask(effect.key, effect.host, found)
             case e.Exchange():
                 self._exchange(effect)
             case e.Cut():
@@ -190,7 +199,12 @@ class Courier:
         if (listener := self._waiting.pop(number, None)) is not None:
             listener.close()
 
+    def _drop_asked(self, key: Key) -> None:
+        if (asked := self._asked.pop(key, None)) is not None:
+            self._names.drop(asked)
+
     def _request_resolved(self, key: Key, addresses: list[str], trouble: str) -> None:
+        self._asked.pop(key, None)
         self._tell(e.Resolved(key, tuple(addresses), trouble))
 
     def _exchange(self, effect: e.Exchange) -> None:

@@ -102,7 +102,7 @@ class Ways:
                     self._means.readiness.forget(way.listener.fileno())
                 return
             self._sessions += 1
-            way.sessions.add(Session(command, way.judge, self._means, partial(self._ended, way)))
+            way.sessions.add(Session(command, way.key, way.judge, self._means, partial(self._ended, way)))
 
     def _pause(self, way: _Way) -> None:
         way.waits = True

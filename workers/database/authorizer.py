@@ -24,8 +24,8 @@ _WRITES: Final = frozenset({
     sqlite3.SQLITE_DROP_VIEW, sqlite3.SQLITE_ALTER_TABLE, sqlite3.SQLITE_REINDEX, sqlite3.SQLITE_ANALYZE,
     sqlite3.SQLITE_CREATE_VTABLE, sqlite3.SQLITE_DROP_VTABLE,
 })  # fmt: skip
-_FUNCTIONS: Final = frozenset({"load_extension", "fts3_tokenizer", "regexp"})
-"""Native code from a file; a pointer from a blob; Python's patterns."""
+_FUNCTIONS: Final = frozenset({"load_extension", "fts3_tokenizer", "regexp", "json_patch"})
+"""Native code from a file; a pointer from a blob; Python's patterns; the square of an object's size."""
 _PRAGMAS: Final = frozenset({
     "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
     "function_list", "collation_list", "module_list", "pragma_list", "compile_options", "data_version",
@@ -57,6 +57,10 @@ class Authorizer:
     def __init__(self, *, writes: bool) -> None:
         self._allowed = _READS | _WRITES if writes else _READS
         self._strict = False
+        self.named: frozenset[str] = frozenset()
+        """All that the model's statement names, in small letters."""
+        self.virtual: frozenset[str] = frozenset()
+        """The file's virtual tables, in small letters."""
         self.refused = ""
         """Why the last statement was refused, if it was refused here."""
 
@@ -72,18 +76,18 @@ class Authorizer:
             self.refused = ""
 
     def __call__(
-        self, action: int, first: str | None, second: str | None, database: str | None, _within: str | None
+        self, action: int, first: str | None, second: str | None, database: str | None, within: str | None
     ) -> int:
         """Allow or deny one action of the statement that is being compiled."""
         if not self._strict:
             return sqlite3.SQLITE_OK
-        if reason := self._reason(action, first or "", second or "", database or ""):
+        if reason := self._reason(action, first or "", second or "", database or "", within or ""):
             self.refused = self.refused or reason
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 
-    def _reason(self, action: int, first: str, second: str, database: str) -> str:
-        if action in _CHANGES and first.lower().endswith(_SHADOWS):
+    def _reason(self, action: int, first: str, second: str, database: str, within: str) -> str:
+        if action in _CHANGES and first.lower().endswith(_SHADOWS) and not self._is_asked(first, within):
             return ""  # A virtual table prepares this when it is first read; a file opened for that holds.
         if action == sqlite3.SQLITE_UPDATE and first.lower() in _SCHEMAS:
             return ""  # What declares tables or renames them asks so; SQLite itself keeps statements out.
@@ -91,6 +95,9 @@ class Authorizer:
             return f"{_NAMES.get(action, f'action {action}')} is not allowed"
         if EFFECTS in {first.lower(), second.lower()} and action != sqlite3.SQLITE_FUNCTION:
             return f"{EFFECTS} is homeostat's own table"
+        for table in (first,) if action in _CHANGES else (first, second):
+            if action in _WRITES and self._is_kept(table) and self._is_asked(table, within):
+                return f"{table} is kept by its virtual table: only that can be changed"
         if action in _WRITES and database not in {"", "main"}:
             return "only the database itself can be changed"
         if action == sqlite3.SQLITE_FUNCTION and second.lower() in _FUNCTIONS:
@@ -100,6 +107,15 @@ class Authorizer:
         if action == sqlite3.SQLITE_CREATE_VTABLE and second.lower() not in _MODULES:
             return f"virtual tables of module {second[:40]} are not allowed"
         return ""
+
+    def _is_asked(self, table: str, within: str) -> bool:
+        """Whether the model's statement asks for it, or a trigger; else a virtual table does by itself."""
+        return bool(within) or table.lower() in self.named
+
+    def _is_kept(self, table: str) -> bool:
+        """Whether a virtual table of the file keeps its data there."""
+        name = table.lower()
+        return any(name.endswith(end) and name.removesuffix(end) in self.virtual for end in _SHADOWS)
 
 
 def _pragma(name: str, value: str) -> str:

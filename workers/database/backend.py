@@ -64,9 +64,11 @@ class Backend(Protocol):
         """From here on a statement of this transaction may take so long. Raises DBAPIError."""
 
     def model_speaks(
-        self, connection: Connection, stop: Stop, statement_s: float
+        self, connection: Connection, stop: Stop, statement_s: float, names: frozenset[str]
     ) -> AbstractContextManager[None]:
         """Within, what is run is the model's: it is held to what it may do, and can be interrupted.
+
+        ``names``: all that its statement names, in small letters.
 
         Raises InterruptedJobError, StatementError for what a driver itself does not take.
         """

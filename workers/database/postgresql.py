@@ -98,6 +98,7 @@ class PostgresServer:
         connection: Connection,
         stop: Stop,
         statement_s: float,  # noqa: ARG002  # begin() has told the server
+        names: frozenset[str],  # noqa: ARG002
     ) -> AbstractContextManager[None]:
         """Let what runs within be interrupted; what a model may do is the role's rights."""
         return self.interruptible(connection, stop)

@@ -14,6 +14,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -26,12 +27,14 @@ from sqlalchemy.dialects.sqlite import pysqlite as _pysqlite  # noqa: F401  # be
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from . import trimming
 from .authorizer import Authorizer
 from .backend import Kind, Trouble, UnusableError
 from .pool import Stop
 from .statements import StatementError
 
-LONGEST_VALUE_BYTES = 16 << 20
+LONGEST_VALUE_BYTES = 384 << 10
+"""The library's instr() and replace() take the square of this, and can't be interrupted: about a second."""
 HEAP_BYTES = 256 << 20
 """All of SQLite's memory in this process."""
 BUSY_S = 0.25
@@ -88,11 +91,12 @@ class SqliteFile:
         """``home``: in its workspaces and stages no database may lie."""
         self._path, self._home, self._write, self._at_once = path, home, write, at_once
         self._engines: dict[bool, Engine] = {}
+        self._real = ""
 
     @contextlib.contextmanager
     def connect(self, *, writes: bool) -> Iterator[Connection]:
         """A connection; for reading the file itself is opened so."""
-        check(self._path, self._home, writes=writes)
+        self._real = check(self._path, self._home, writes=writes)
         if writes not in self._engines:
             self._engines[writes] = self._engine(writes=writes)
         with self._engines[writes].connect() as connection:
@@ -106,11 +110,18 @@ class SqliteFile:
         """Looked at while the statement runs: model_speaks()."""
 
     @contextlib.contextmanager
-    def model_speaks(self, connection: Connection, stop: Stop, statement_s: float) -> Iterator[None]:
+    def model_speaks(
+        self, connection: Connection, stop: Stop, statement_s: float, names: frozenset[str]
+    ) -> Iterator[None]:
         """Hold what runs within to what a model may do."""
         raw = _raw(connection)
+        raw.authorizer.named, raw.authorizer.virtual = names, _virtual(connection)
         raw.stop, raw.until_s = stop, time.monotonic() + statement_s
         raw.authorizer.strict = True
+        # Beside is_over(), which is not asked for long where each of its instructions takes long.
+        clock = threading.Timer(statement_s, raw.interrupt)
+        clock.daemon = True
+        clock.start()
         try:
             with stop.breaking_off(raw.interrupt):
                 yield
@@ -123,6 +134,8 @@ class SqliteFile:
                 raise StatementError(f"refused: {reason}") from error
             raise
         finally:
+            clock.cancel()
+            clock.join()
             raw.authorizer.strict = False
             raw.stop = None
 
@@ -179,7 +192,7 @@ class SqliteFile:
     def _engine(self, *, writes: bool) -> Engine:
         engine = create_engine(
             "sqlite+pysqlite://",
-            creator=lambda: _open(self._path, writes=writes),
+            creator=lambda: _open(self._path, self._real, writes=writes),
             poolclass=QueuePool,
             pool_size=self._at_once,
             max_overflow=0,
@@ -190,8 +203,11 @@ class SqliteFile:
         return engine
 
 
-def check(path: str, home: str, *, writes: bool) -> None:
-    """Whether the file may and can be used. Raises UnusableError naming the remedy."""
+def check(path: str, home: str, *, writes: bool) -> str:
+    """Whether the file may and can be used; gives its path without links.
+
+    Raises UnusableError naming the remedy.
+    """
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -208,13 +224,15 @@ def check(path: str, home: str, *, writes: bool) -> None:
         raise UnusableError(f"{path}: permission denied{_owner(path)}")
     if writes and not os.access(folder, os.W_OK | os.X_OK):
         raise UnusableError(f"{folder}: no journal can be written here{_owner(folder)}")
+    return real
 
 
 def _owner(path: str) -> str:
     return f" for uid {os.getuid()}; let it in, for example: chown {os.getuid()} {path}"
 
 
-def _open(path: str, *, writes: bool) -> Guarded:
+def _open(path: str, real: str, *, writes: bool) -> Guarded:
+    """Open what was checked. Raises UnusableError when something else has come into its place."""
     raw = sqlite3.connect(
         f"file:{quote(path)}?mode={'rw' if writes else 'ro'}",
         uri=True,
@@ -224,11 +242,17 @@ def _open(path: str, *, writes: bool) -> Guarded:
         cached_statements=0,  # A statement of ours, compiled without the authorizer, must not serve a model.
         factory=Guarded,
     )
+    # The library's own flag against links (SQLITE_OPEN_NOFOLLOW) is out of Python's reach.
+    folder, name = os.path.split(raw.execute("PRAGMA database_list").fetchone()[2])
+    if os.path.join(os.path.realpath(folder), name) != real:
+        raw.close()
+        raise UnusableError(f"{path}: it became a link while it was opened; nothing was read of it")
     raw.text_factory = lambda data: data.decode("utf-8", "replace")
     for category, limit in _LIMITS:
         raw.setlimit(category, limit)
     for setting in _SETTINGS if writes else (*_SETTINGS, "PRAGMA query_only=ON"):
         raw.execute(setting)
+    trimming.settle(raw)
     raw.authorizer = Authorizer(writes=writes)
     raw.set_authorizer(raw.authorizer)
     raw.set_progress_handler(raw.is_over, _LOOK_AFTER)
@@ -242,6 +266,14 @@ def _settle(raw: Guarded, _record: object) -> None:
 
 def _raw(connection: Connection) -> Guarded:
     return cast("Guarded", connection.connection.driver_connection)
+
+
+def _virtual(connection: Connection) -> frozenset[str]:
+    """The virtual tables of the file. Raises DBAPIError."""
+    found = connection.exec_driver_sql(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'"
+    )
+    return frozenset(str(row[0]).lower() for row in found)
 
 
 def _needs_writer(error: sqlite3.Error) -> bool:

@@ -51,7 +51,7 @@ _APART = frozenset({
 """These can't run in a transaction."""
 
 _SPECIAL = {
-    dialect: re.compile(rf"""'|"|--|/\*|:|;{more}|[A-Za-z_\x80-\U0010ffff][\w$]*|\d[\w.]*""")
+    dialect: re.compile(rf"""'|"|--|/\*|:|;{more}|[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*|\d[\w.]*""")
     for dialect, more in (("sqlite", r"|`|\["), ("postgresql", r"|\$[A-Za-z_\x80-\U0010ffff]?\w*\$"))
 }
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -65,12 +65,16 @@ class StatementError(Exception):
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement: its text for SQLAlchemy, its parameters, its first words in capitals."""
+    """One statement: its text for SQLAlchemy, its parameters, its first words in capitals.
+
+    ``names``: all its words and all between its quotes, in small letters.
+    """
 
     source: str
     text: str
     parameters: frozenset[str]
     words: tuple[str, ...]
+    names: frozenset[str]
 
     def clause(self, given: Mapping[str, Value]) -> TextClause:
         """What SQLAlchemy runs with these values; they have no types, so that a database finds its own.
@@ -110,7 +114,7 @@ def parse(sql: str, dialect: str) -> Statement:
         raise StatementError("the statement holds a NUL")
     scan = _Scan(sql, dialect)
     pieces = "".join(scan.pieces())
-    return Statement(sql, pieces, frozenset(scan.parameters), tuple(scan.words))
+    return Statement(sql, pieces, frozenset(scan.parameters), tuple(scan.words), frozenset(scan.names))
 
 
 class _Scan:
@@ -120,6 +124,7 @@ class _Scan:
         self.sql, self.dialect = sql, dialect
         self.parameters: set[str] = set()
         self.words: list[str] = []
+        self.names: set[str] = set()
         self._ended = False
         self._before = 0
         """Where the last word before a quote ended."""
@@ -132,6 +137,7 @@ class _Scan:
             yield sql[at : found.start()]
             at = self._after(found)
             piece = sql[found.start() : at]
+            self.names.add(_name(piece))
             is_parameter = piece[0] == ":" and piece[1:] in self.parameters
             yield piece if is_parameter else piece.replace(":", "\\:")
         self._plain(sql[at:])
@@ -220,6 +226,16 @@ class _Scan:
             depth += 1 if mark[0] == "/*" else -1
             at = mark.end()
         return at
+
+
+def _name(piece: str) -> str:
+    """What a word or something in quotes names: SQLite takes a text for a name where it needs one."""
+    quote = piece[0]
+    if quote in "'\"`":
+        piece = piece[1:-1].replace(quote * 2, quote)
+    elif quote == "[":
+        piece = piece[1:-1]
+    return piece.lower()
 
 
 def _line_end(sql: str, at: int) -> int:

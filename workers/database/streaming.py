@@ -18,7 +18,7 @@ from psycopg.pq.abc import PGresult
 
 _BOOL, _BYTEA, _INT8, _INT2, _INT4, _FLOAT8, _NUMERIC = 16, 17, 20, 21, 23, 701, 1700  # pg_type.dat
 LONGEST_VALUE_BYTES = 16 << 20
-"""As the server sends it: its own bound is 1 GB, and each copy of it is in this process's memory."""
+"""As the server sends it: its own bound is 1 GB, and what is made of it takes several times its size."""
 _OVER = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY})
 _COPIES = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
 
@@ -117,14 +117,14 @@ def _type(value: object) -> int:
 
 
 def _decoded(result: PGresult, column: int) -> str | bytes | bool | None:
-    """One value. Raises psycopg.DataError for one that is too long, before it is copied."""
-    if (length := result.get_length(0, column)) > LONGEST_VALUE_BYTES:
-        raise psycopg.DataError(
-            f"a value of {length:,} bytes is not read, only up to {LONGEST_VALUE_BYTES:,}: ask for a part of it"
-        )
+    """One value. Raises psycopg.DataError for one that is too long, before more is made of it."""
     data = result.get_value(0, column)
     if data is None:
         return None
+    if len(data) > LONGEST_VALUE_BYTES:
+        raise psycopg.DataError(
+            f"a value of {len(data):,} bytes is not read, only up to {LONGEST_VALUE_BYTES:,}: ask for a part"
+        )
     kind = result.ftype(column)
     if kind == _BYTEA and data.startswith(b"\\x"):
         return bytes.fromhex(data[2:].decode())

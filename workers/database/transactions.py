@@ -113,7 +113,7 @@ def _read(backend: Backend, job: Job, stop: Stop) -> Result:
         try:
             with backend.connect(writes=False) as connection:
                 backend.begin(connection, job.statement_s, writes=False)
-                with backend.model_speaks(connection, stop, job.statement_s):
+                with backend.model_speaks(connection, stop, job.statement_s, statement.names):
                     text = _run(connection, statement, job)
                 connection.rollback()
             return Result(How.OK, text)
@@ -183,7 +183,7 @@ class _Change:
                 connection.rollback()
                 return Result(How.STOPPED, "")
             backend.bound(connection, job.statement_s)
-            with backend.model_speaks(connection, self._stop, job.statement_s):
+            with backend.model_speaks(connection, self._stop, job.statement_s, statement.names):
                 text = _run(connection, statement, job)
             if not backend.in_transaction(connection):
                 self._unknown = True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +19,8 @@ import pyte
 import pytest
 
 from homeostat.proto import attach, messages as m, wire
+from homeostat.supervisor.cli import attach as cli_attach
+from homeostat.workers.executor.terminals.lending import Visitor
 from tests.fakes.pty_program import PtyProgram
 from tests.fakes.wire_gate import WireGate, local
 from tests.integration.cli.conftest import command_line
@@ -80,8 +85,8 @@ class Stand:
         self.bench.worker.on_message(m.Lend(token, TASK, name, "local"))
         return next(one for one in self.bench.loop.posted if isinstance(one, m.Lent) and one.token == token)
 
-    def attach(self, name: str = "", columns: int = 90, lines: int = 20) -> PtyProgram:
-        """A person types the command; they see the terminal when this returns."""
+    def attach(self, name: str = "", columns: int = 90, lines: int = 20, under: str = "") -> PtyProgram:
+        """A person types the command; they see the terminal when this returns. ``under``: a shell's words."""
         lent = self.lend(name)
         assert not lent.trouble, lent
         self.gate.answers[wire.Attach] = wire.Attached(
@@ -92,7 +97,8 @@ class Stand:
             rows=lent.rows,
             cols=lent.cols,
         )
-        person = PtyProgram([*command_line(self.bench.home), "attach", TASK], columns, lines)
+        command = [*shlex.split(under), *command_line(self.bench.home), "attach", TASK]
+        person = PtyProgram(command, columns, lines)
         person.screen = Shown(columns, lines)  # type: ignore[assignment]
         self.people.append(person)
         self.until(lambda: self.taken and self.taken[-1].on)
@@ -225,7 +231,19 @@ def test_call_of_the_agent_waits_while_a_person_has_the_terminal(stand: Stand) -
     assert "late" not in text
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.fixture
+def no_core() -> Iterator[None]:
+    """Nobody leaves a core file."""
+    found = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, found[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, found)
+
+
+@pytest.mark.usefixtures("no_core")
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM]
+)
 def test_attach_gives_the_terminal_back_when_it_is_signalled(stand: Stand, number: signal.Signals) -> None:
     """Modes and screen are as before, the terminal is handed back, and the exit tells what ended it."""
     open_terminal(stand.bench)
@@ -238,6 +256,33 @@ def test_attach_gives_the_terminal_back_when_it_is_signalled(stand: Stand, numbe
     assert person.modes == person.before
     assert "\x1b[?1049l" in person.raw
     stand.until(lambda: not stand.taken[-1].on)
+
+
+def test_attach_is_prepared_for_every_signal_that_could_end_it() -> None:
+    """All standard ones, but those that can't be caught, its own faults, and what Python ignores."""
+    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+    spared = {signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD, signal.SIGURG}
+    queued = {signal.SIGRTMIN, signal.SIGRTMAX}
+    ignored = {one for one in (signal.SIGPIPE, signal.SIGXFSZ) if signal.getsignal(one) == signal.SIG_IGN}
+    assert set(signal.Signals) - faults - spared - queued - ignored == set(cli_attach._SIGNALS)
+
+
+def test_attach_gives_the_terminal_back_while_it_is_stopped(stand: Stand) -> None:
+    """And has it painted anew when it goes on."""
+    open_terminal(stand.bench, "echo so''mething; read x", wait_s=20)
+    person = stand.attach(under="bash --norc -mc '\"$@\"; stty -a; read x; fg' bash")
+    stand.sees(person, "something")
+    assert person.modes != person.before
+    [ours] = Path(f"/proc/{person.pid}/task/{person.pid}/children").read_text().split()
+    os.kill(int(ours), signal.SIGTSTP)
+    stand.until(lambda: "-icanon" not in person.raw.partition("speed")[2] and " icanon" in person.raw)
+    assert "\x1b[?1049l" in person.raw
+    shown = person.raw.count("something")
+    person.press("\n")
+    stand.until(lambda: person.raw.count("something") > shown)
+    person.press("\x1d")
+    assert stand.ended(person) == 0
+    assert person.modes[3] & termios.ICANON
 
 
 def test_attach_ends_with_the_program(stand: Stand) -> None:
@@ -391,3 +436,164 @@ def test_terminal_that_cannot_be_lent_is_told_why(stand: Stand) -> None:
     stand.bench.worker.on_message(m.HoldTask(TASK, on=True))
     assert "is frozen" in stand.lend(second).trouble
     stand.bench.worker.on_message(m.HoldTask(TASK, on=False))
+
+
+# -- what people can make it keep ---------------------------------------------------------------------------
+def visitor(stand: Stand) -> Visitor:
+    """The one who is at the one terminal."""
+    [held] = stand.bench.worker._desk._held.values()
+    assert held.visitor is not None
+    return held.visitor
+
+
+def untyped(stand: Stand) -> int:
+    """How much waits to be typed at the one terminal."""
+    [held] = stand.bench.worker._desk._held.values()
+    return len(held.live._untyped)
+
+
+def tell(stand: Stand, one: socket.socket, packet: attach.FromPerson) -> None:
+    """Say it, as soon as there is room."""
+
+    def is_said() -> bool:
+        try:
+            one.send(attach.encode(packet), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    stand.until(is_said)
+
+
+UNREAD = "stty raw -echo; echo re''ady; sleep 1000"
+
+
+def test_person_whose_program_does_not_read_is_held_up(stand: Stand) -> None:
+    """What they type takes no memory without limit, and when they leave the terminal is handed back."""
+    shows(stand.bench, open_terminal(stand.bench, UNREAD, wait_s=0.2), "ready")
+    with attach.connect(stand.path, attach.Hello(stand.lend().token, 24, 80)) as one:
+        assert isinstance(said(stand, one), attach.Output)
+        packet, sent = attach.encode(attach.Input(b"x" * attach.INPUT_BYTES)), 0
+        while sent < 1_000:  # 4 MB
+            stand.bench.loop._turn(0.0)
+            try:
+                one.send(packet, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            sent += 1
+        assert sent < 1_000
+        assert untyped(stand) < 80_000
+    stand.until(lambda: not stand.taken[-1].on)
+
+
+def test_key_that_hands_back_is_seen_though_nothing_is_read(stand: Stand) -> None:
+    """However much was typed before it."""
+    open_terminal(stand.bench, UNREAD, wait_s=0.2)
+    person = stand.attach()
+    stand.sees(person, "ready")
+    for _ in range(500):
+        person.press("x" * 1_000)
+        stand.bench.loop._turn(0.0)
+    assert untyped(stand) < 80_000
+    person.press("\x1d")
+    assert stand.ended(person) == 0
+    stand.until(lambda: not stand.taken[-1].on)
+
+
+def test_packet_of_input_that_is_too_long_ends_the_connection(stand: Stand) -> None:
+    """The limit of the protocol holds for people too."""
+    open_terminal(stand.bench, UNREAD, wait_s=0.2)
+    with attach.connect(stand.path, attach.Hello(stand.lend().token, 24, 80)) as one:
+        assert isinstance(said(stand, one), attach.Output)
+        one.send(attach.encode(attach.Input(b"x" * (attach.INPUT_BYTES + 1))))
+        stand.until(lambda: not is_open(one))
+    assert untyped(stand) == 0
+
+
+def test_person_who_does_not_read_is_painted_for_once(stand: Stand) -> None:
+    """However often they ask; and then the screen as it is when they read again."""
+    open_terminal(stand.bench, UNREAD, wait_s=0.2)
+    with attach.connect(stand.path, attach.Hello(stand.lend().token, 24, 80)) as one:
+        stand.until(lambda: stand.taken and stand.taken[-1].on)
+        for _ in range(600):
+            tell(stand, one, attach.Resize(24, 80))
+        stand.until(lambda: visitor(stand)._owed is not None)
+        assert len(visitor(stand)._unsent) <= 17
+        seen = 0
+        while visitor(stand)._owed is not None:
+            assert isinstance(said(stand, one), attach.Output)
+            seen += 1
+        assert seen < 600
+    stand.until(lambda: not stand.taken[-1].on)
+
+
+def test_reason_reaches_who_has_not_read_yet(stand: Stand) -> None:
+    """What was printed comes first, then why it is over."""
+    open_terminal(stand.bench, "read x; seq 400000; read x", wait_s=20)
+    with attach.connect(stand.path, attach.Hello(stand.lend().token, 24, 80)) as one:
+        assert isinstance(said(stand, one), attach.Output)
+        one.send(attach.encode(attach.Input(b"\r")))
+        stand.until(lambda: visitor(stand).full)
+        stand.bench.worker.on_message(m.EndTask(TASK))
+        stand.until(lambda: not stand.bench.worker._desk._held)
+        last: attach.ToPerson | None = None
+        while packet := said(stand, one):
+            last = packet
+    assert isinstance(last, attach.Bye)
+    assert last.reason
+
+
+def test_attach_hears_the_reason_though_it_was_typing(stand: Stand) -> None:
+    """A connection that is closed with something unread is reset; what was said before still counts."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.send(attach.encode(attach.Bye("it is over")))
+    ours.send(attach.encode(attach.Input(b"x")))
+    theirs.close()
+    with ours:
+        session = cli_attach._Session.__new__(cli_attach._Session)
+        session._executor = ours
+        heard = [session._hear(), session._hear()]
+    assert heard == [None, "it is over"]
+
+
+def test_executor_without_descriptors_lets_nobody_in_until_it_has_some(stand: Stand) -> None:
+    """Its loop goes on, and who waits comes in later."""
+    open_terminal(stand.bench)
+    found = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    hello = attach.encode(attach.Hello(stand.lend().token, 24, 80))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as one:
+        one.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(found[0], 512), found[1]))
+        try:
+            with contextlib.suppress(OSError):  # until none is left
+                while True:
+                    taken.append(os.dup(one.fileno()))
+            one.connect(stand.path)
+            one.send(hello)
+            for _ in range(5):
+                stand.bench.loop._turn(0.01)
+        finally:
+            for fd in taken:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, found)
+        assert isinstance(said(stand, one), attach.Output)
+    stand.until(lambda: not stand.taken[-1].on)
+
+
+def test_strangers_are_few_at_a_time(stand: Stand) -> None:
+    """Connections that say nothing wait at the door; one who has a token comes in after them."""
+    open_terminal(stand.bench)
+    lending = stand.bench.worker._desk._lending
+    silent = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(12)]
+    for one in silent:
+        one.connect(stand.path)
+    for _ in range(30):
+        stand.bench.loop._turn(0.0)
+    assert len(lending._strangers) == 8
+    with attach.connect(stand.path, attach.Hello(stand.lend().token, 24, 80)) as person:
+        for one in silent:
+            one.close()
+        assert isinstance(said(stand, person), attach.Output)
+    stand.until(lambda: not stand.taken[-1].on)
+    assert not lending._strangers

@@ -86,6 +86,7 @@ def test_request_is_refused_when_its_host_is_not_listed(
         {"headers": {"X-A": "b\r\nX-B: c"}},
         {"headers": {"X-A": "1", "x-a": "2"}},
         {"headers": {"Authorization": "mine"}},
+        {"headers": {"Range": "bytes=0-9"}},
         {"method": "CONNECT"},
         {"method": "GET", "body": "x"},
         {"unknown": 1},

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, cast
 
-import psycopg
 import pytest
 
 from homeostat.proto.config import Connection
-from homeostat.workers.database import streaming
 from homeostat.workers.database.calls import How
 from homeostat.workers.database.pool import Stop
 from tests.integration.database.stand import Bench, Server, bench, free_port
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
 
 
 @pytest.fixture
@@ -232,17 +226,3 @@ def test_a_value_that_is_too_long_is_an_error_of_its_call(words: Bench) -> None:
     assert result.how is How.ERROR
     assert result.text.endswith("; nothing was changed")
     assert words.query("SELECT word FROM words WHERE id = 1").text.splitlines()[2] == "one"
-
-
-def test_a_value_that_is_too_long_is_not_copied() -> None:
-    """Its length is asked first."""
-
-    class Result:
-        def get_length(self, _row: int, _column: int) -> int:
-            return 1 << 30
-
-        def get_value(self, _row: int, _column: int) -> bytes:
-            raise AssertionError("copied")
-
-    with pytest.raises(psycopg.DataError, match="ask for a part of it"):
-        streaming._decoded(cast("PGresult", Result()), 0)

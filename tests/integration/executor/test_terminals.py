@@ -358,6 +358,14 @@ def test_terminal_left_alone_is_ended_and_can_still_be_closed(limited: Bench) ->
     assert (limited.workspace / "kept").read_text() == "x\n"
 
 
+def test_terminal_that_prints_is_in_use(bench: Bench) -> None:
+    """Nobody types or looks, and its time moves on."""
+    open_terminal(bench, "while sleep 0.3; do echo x; done", wait_s=0.1)
+    [live] = bench.worker._core.terminals._table.of_task(TASK)
+    before = live.used_at
+    bench.wait(lambda: live.used_at > before + 0.5)
+
+
 def test_executor_has_so_many_terminals_and_no_more(limited: Bench) -> None:
     """Another task's too counts."""
     open_terminal(limited, wait_s=0.2)

@@ -2,12 +2,17 @@
 
 import os
 import re
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
+from homeostat.proto.config import Config
+from homeostat.proto.records import Plan, PlanStep
 from tests.bench.stand import CONFIG, stand
 
+COMMAND_UID = Config().users.base + 11
 KEY = "sk-zygote-" + "q7" * 12
 SETTINGS = (
     CONFIG
@@ -16,8 +21,14 @@ SETTINGS = (
 name = "other"
 provider = "chat"
 model = { base_url = "http://127.0.0.1:9", model = "m", key_env = "ZYGOTE_TEST_KEY" }
+
+[[agent]]
+name = "live"
+stage = "off"
 """
 )
+LOOK = "cat /proc/1/cmdline /proc/1/comm > seen; mv seen there"
+PATIENCE_S = 60.0
 
 
 def memory(pid: int) -> bytes:
@@ -57,3 +68,22 @@ def look_for_key(zygote: int, brain: int) -> None:
     held = memory(zygote)
     assert len(held) > 1 << 20
     assert KEY.encode() not in held
+
+
+def test_first_process_of_a_sandbox_is_called_init_in_a_whole_tree() -> None:
+    """What a command reads of it names neither the zygote nor anything of the host."""
+    with tempfile.TemporaryDirectory(prefix="hs-title-", dir="/var/tmp") as workspace:
+        Path(workspace).chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(workspace, COMMAND_UID, -1)
+        with stand(Path("/var/tmp"), SETTINGS) as tree:
+            plan = Plan([PlanStep("look", "shell.run", {"command": LOOK})])
+            tree.client.submit("look", agent="live", workspace=workspace, plan=plan)
+            until_s = time.monotonic() + PATIENCE_S
+            while not (seen := Path(workspace, "there")).exists():
+                assert time.monotonic() < until_s, "it did not run"
+                time.sleep(0.05)
+            assert seen.read_bytes() == b"init\0init\n"
+            tree.client.close()
+        assert tree.process.stdout is not None
+        tree.process.stdout.close()

@@ -32,6 +32,7 @@ from homeostat.workers.database.postgresql import forget_environment
         (Connection("a", "postgresql://me@h/d?passfile=/x"), "url"),
         (Connection("a", "sqlite:////srv/x.db", password_env="PW"), "password_file"),
         (Connection("a", "postgresql://h/d", password_env="PW", password_file="/f"), "password_env"),
+        (Connection("a", "postgresql://h/d", password_env="PGPASSWORD"), "password_env"),
     ],
 )
 def test_a_connection_is_checked_without_a_word_of_its_secret(connection: Connection, key: str) -> None:

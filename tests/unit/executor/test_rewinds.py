@@ -94,7 +94,10 @@ def test_call_over_its_quota_is_killed_once_with_the_words() -> None:
     (said,) = [effect.message for effect in effects if isinstance(effect, c.Post)]
     assert isinstance(said, m.Ended)
     assert said.status == "killed"
-    assert "too much (quotas.stage_bytes) after 2.0 s; its changes to files were thrown away" in said.text
+    assert (
+        "killed after 2.0 s: too much (quotas.stage_bytes); its changes to files were thrown away"
+        in said.text
+    )
     assert core.happened(over, 3.0) == []
 
 

@@ -168,9 +168,25 @@ FORMS = re.compile(
     rb"|[cDEHMZ78=>]|#8|[()][0AB])"
 )
 """All that may pass, more widely than the sifter has it."""
-PIECES = [b"\x1b", b"\x1b\\", b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b_", b"]52;c;ZXZpbA==\x07", b"]1337;", b"0;t", b"\x07",
-          b"[?9999z", b"[31m", b"[6n", b"(", b"x", b";", b"1", b"\\", b"\r\n", b"\x00", b"\x18", b"\x7f", b"\xc2", b"\x9d",
-          b"\x9b", b"\xc2\x9d", b"\xe2\x82", b"\xac", "\u00e9\u6f22".encode(), b"\xf0\x9f\x98\x80"]  # fmt: skip
+PIECES = [
+    *(b"\x1b", b"\x1b\\", b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b_", b"]52;c;ZXZpbA==\x07", b"]1337;", b"0;t"),
+    *(
+        b"[?9999z",
+        b"[31m",
+        b"[6n",
+        b"(",
+        b"x",
+        b";",
+        b"1",
+        b"\\",
+        b"\r\n",
+        b"\x00",
+        b"\x07",
+        b"\x18",
+        b"\x7f",
+    ),
+    *(b"\xc2", b"\x9d", b"\x9b", b"\xc2\x9d", b"\xe2\x82", b"\xac", b"\xc3\xa9", b"\xf0\x9f\x98\x80"),
+]
 
 
 def sifted(raw: bytes, rng: random.Random) -> bytes:

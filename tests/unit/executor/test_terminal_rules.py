@@ -133,6 +133,21 @@ def test_life_and_idleness_end_the_program_and_a_hold_puts_them_off() -> None:
     assert "left alone for 10 s (terminals.idle_s)" in outcome(send(core, 2, "t1", 1_007.0)).text
 
 
+def test_terminal_that_prints_is_not_left_alone() -> None:
+    """Whoever has it; nobody is told of it, and printing does not prolong a time that stands still."""
+    core = Executor(terminals=LIMITS)
+    opened(core, 1)
+    assert core.happened(c.Taken(key(1), ""), 9.0) == []
+    assert core.next_deadline() == 19.0
+    core.hold_task(m.HoldTask(TASK, on=True), 10.0)
+    core.happened(c.Taken(key(1), ""), 500.0)
+    core.hold_task(m.HoldTask(TASK, on=False), 1_000.0)
+    assert core.next_deadline() == 1_010.0
+    core.happened(c.Taken(key(1), "alice"), 1_001.0)
+    assert core.happened(c.Taken(key(1), "alice"), 1_002.0) == []
+    assert of(core.happened(c.Taken(key(1), ""), 1_003.0), c.Post)
+
+
 def test_held_terminal_takes_no_call_until_it_is_let_go() -> None:
     """Neither typing nor looking."""
     core = Executor(terminals=LIMITS)
