@@ -68,8 +68,9 @@ def leads_elsewhere(path: str) -> bool:
 def commands_of(config: bytes) -> frozenset[bytes]:
     """The settings of a git configuration that run a program, or say where hooks, settings or helpers lie.
 
-    Each is its section and its line, so that two configurations can be compared. Read as git reads it: headers
-    stand at a line's beginning or behind another header; a line that git refuses makes git refuse the file.
+    Each is its section and its line, so that two configurations can be compared. Read as git reads it:
+    headers stand at a line's beginning or behind another header; a line that git refuses makes it refuse the
+    whole file.
     """
     if len(config) > CONFIG_BYTES or b"\\\n" in config or b"\\\r\n" in config:
         return frozenset({config})  # What git reads as one line is taken for harmful rather than read.

@@ -185,7 +185,7 @@ def test_end_of_the_task_kills_and_then_forgets() -> None:
 
 
 def test_rewind_ends_the_terminals_and_their_names_begin_anew() -> None:
-    """What was opened since never was: the same steps find the same names again, though one is still dying."""
+    """What was opened since never was: the same steps find the same names, though one is still dying."""
     core = Executor(terminals=LIMITS)
     assert [opened(core, 1), opened(core, 2)] == ["t1", "t2"]
     effects = core.undo(m.Undo("token", TASK, "/ws", ()), "/ws", 1.0)

@@ -131,10 +131,10 @@ def test_policy_names_the_text_that_cant_be_used(text: str) -> None:
 
 def test_policy_is_refused_when_it_speaks_of_an_action_that_is_not_there() -> None:
     """It would forbid nothing, in silence."""
-    text = 'forbid (principal, action in [Action::"file.write", Action::"file.wrte"], resource);'
-    with pytest.raises(ConfigError, match=r"file\.wrte"):
+    text = 'forbid (principal, action in [Action::"file.write", Action::"file.nope"], resource);'
+    with pytest.raises(ConfigError, match=r"file\.nope"):
         Policies({"mine": text}, CATALOGUE.keys())
-    assert Policies({"mine": text.replace("wrte", "edit")}, CATALOGUE.keys()).version
+    assert Policies({"mine": text.replace("nope", "edit")}, CATALOGUE.keys()).version
 
 
 @pytest.mark.parametrize("name", ["default", "locked"])
