@@ -22,6 +22,7 @@ from typing import Any, Self
 from ops.vt import Screen
 
 PATIENCE_S = 60.0
+ON_ITS_WAY_S = 2.0
 
 
 class PtyProgram:
@@ -60,6 +61,7 @@ class PtyProgram:
     def resize(self, columns: int, lines: int) -> None:
         """Give the terminal another size; the kernel tells the program."""
         self.screen.resize(columns, lines)
+        self._settled_s = time.monotonic() + ON_ITS_WAY_S
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def press(self, keys: str) -> None:
@@ -92,7 +94,13 @@ class PtyProgram:
         if select.select([self._ours], [], [], seconds)[0]:
             data = os.read(self._ours, 65_536).decode()
             self.raw += data
-            self.screen.feed(data)
+            try:
+                self.screen.feed(data)
+            except ValueError:
+                if time.monotonic() > self._settled_s:
+                    raise
+                # It was drawn for the former size, and on its way when that changed.
+                self.screen.resize(self.screen.columns, self.screen.lines)
 
     def ended(self) -> int:
         """Wait for the end; give the exit code, negative for a signal."""

@@ -128,6 +128,7 @@ def test_run_refuses_an_address_when_it_is_not_ours(home: Home) -> None:
 
 OURS_IS_LESS = {
     "quotas.min_free_bytes",
+    "quotas.min_free_files",
     "sandbox.max_processes",
     "sandbox.max_open_files",
     "supervision.backoff_base_s",

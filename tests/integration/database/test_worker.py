@@ -102,9 +102,10 @@ def test_an_outcome_is_told_again_until_it_is_forgotten(worker: Worker) -> None:
 def test_a_stop_breaks_off_what_runs(worker: Worker) -> None:
     """It leaves soon, and says nothing of what its successor will begin again."""
     worker.ask("slow", ENDLESS)
-    worker.ask("slower", ENDLESS, tool="db.execute")
     worker.ask("quick", "SELECT 1")
     worker.told(1)
+    # Last: while the first reads, SQLite lets nobody else begin to read once this one wants to commit.
+    worker.ask("slower", ENDLESS, tool="db.execute")
     worker.database.on_stop(30.0)
     worker.loop.run_until(lambda: worker.loop.finished, 20.0)
     assert worker.told(1) == [("quick", "ok")]
