@@ -44,6 +44,8 @@ class Screen:
     """The screen that is not shown: the main one while the alternate is, and the other way round."""
     rest: str = ""
     """The beginning of a sequence whose end has not come yet."""
+    lenient: bool = False
+    """What is wider than a row is cut instead of refused."""
 
     def __post_init__(self) -> None:
         self._wipe()
@@ -126,6 +128,8 @@ class Screen:
             return
         taken = 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
         if self.column + taken > self.columns:
+            if self.lenient:
+                return
             if not self.modes["wraps"]:
                 raise ValueError(f"row {self.row} is wider than {self.columns} cells")
             self.column = 0

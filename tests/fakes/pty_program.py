@@ -94,13 +94,9 @@ class PtyProgram:
         if select.select([self._ours], [], [], seconds)[0]:
             data = os.read(self._ours, 65_536).decode()
             self.raw += data
-            try:
-                self.screen.feed(data)
-            except ValueError:
-                if time.monotonic() > self._settled_s:
-                    raise
-                # It was drawn for the former size, and on its way when that changed.
-                self.screen.resize(self.screen.columns, self.screen.lines)
+            # What was drawn for a former size may have been on its way when that changed.
+            self.screen.lenient = time.monotonic() < self._settled_s
+            self.screen.feed(data)
 
     def ended(self) -> int:
         """Wait for the end; give the exit code, negative for a signal."""

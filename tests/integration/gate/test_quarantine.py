@@ -121,6 +121,8 @@ def test_poison_is_heard_before_anything_is_resumed_when_a_gate_starts(new_world
     world = new_world(CONFIG)
     task, executor = under_way(world, (READ,))
     key = executor.of(m.Execute)[0].key
+    while not get(world, wire.Get(task=task)).steps:  # A read is handed out before its intent is on disk.
+        world.pump(0.05, lambda: False)
     executor.link.post(m.Ended(key, "ok", "poison"))
     world.kill()
     executor.heard.clear()
