@@ -202,7 +202,7 @@ class Groups:
             try:
                 os.rmdir(name, dir_fd=folder)
             except FileNotFoundError:
-                pass
+                pass  # two controllers of one hierarchy: the other's turn has removed it
             except OSError:
                 if name not in self._leaving:
                     self._leaving.append(name)

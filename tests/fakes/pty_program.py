@@ -64,6 +64,11 @@ class PtyProgram:
         self._settled_s = time.monotonic() + ON_ITS_WAY_S
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
+    def settle(self) -> None:
+        """Let what was drawn for a former size pass, and see frames of this one, which are taken strictly."""
+        while time.monotonic() < self._settled_s + ON_ITS_WAY_S:
+            self.pump(0.2)
+
     def press(self, keys: str) -> None:
         """Type."""
         os.write(self._ours, keys.encode())

@@ -54,7 +54,7 @@ class Artifacts:
         try:
             target.parent.mkdir(mode=0o755)
         except FileExistsError:
-            pass
+            pass  # an earlier artifact made it, and had it synced
         else:
             _sync(self._folder)
         temporary.rename(target)

@@ -81,7 +81,7 @@ def race():
             with open("d/canary", "ab", buffering=0) as file:
                 file.write(b"x")
         except OSError:
-            pass
+            pass  # refused or over: the examination tells
     os.waitpid(swapper, 0)
     return "raced"
 """,

@@ -227,7 +227,7 @@ def serve():
                 made, _ = server.accept()
                 made.sendall(b"attacked"); made.close()
         except TimeoutError:
-            pass
+            pass  # refused or over: the examination tells
         return "served"
 """,
         acts=(Act("serve", "serve()", ("served", "EPERM", "EACCES", "EADDRNOTAVAIL")),),

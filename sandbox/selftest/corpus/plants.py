@@ -112,7 +112,7 @@ for name in PLANTS:
             file.write("#!/bin/sh\\nexit 0\\n")
         os.chmod(name, 0o755)
     except OSError:
-        pass
+        pass  # refused or over: the examination tells
 """,
         examine=_no_plants,
         vehicles=("command", "builtin"),
@@ -140,7 +140,7 @@ for name in ("s", "g"):
     try:
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o755)); os.chmod(name, 0o6755)
     except OSError:
-        pass
+        pass  # refused or over: the examination tells
 """,
         examine=_no_setuid,
     ),

@@ -44,7 +44,7 @@ def named():
                 if reading(f"/proc/{name}/cmdline") == b"/bin/sleep\\0" + b"3600\\0":
                     return "seen"
             except OSError:
-                pass
+                pass  # refused or over: the examination tells
     return "unseen"
 """,
         acts=(

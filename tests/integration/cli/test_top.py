@@ -76,6 +76,7 @@ def test_top_fits_when_the_terminal_is_resized(top: Top) -> None:
     program.until("brain.0")
     program.resize(40, 10)
     assert "WORKER 1-" in program.until("q quit")
+    program.settle()
     program.resize(3, 2)
     program.until(lambda text: bool(text.strip()))
     program.resize(140, 50)

@@ -63,6 +63,18 @@ def test_rewind_takes_back_the_merges_since_newest_first_and_thinks_again() -> N
     assert left == [0]
 
 
+def test_executor_is_told_to_take_back_only_when_that_is_on_disk() -> None:
+    """Write ahead: the head that names the keys is synced before the word leaves."""
+    stand, task = worked(1)
+    now = stand.task(task)
+    undoing = Undoing("t", -1, "local", undoable(stand.history(task), now.rewinds, -1))
+    stand.core.rewind(now, undoing, stand.now_ns)
+    assert not [message for _, _, message in stand.core.round.now if isinstance(message, m.Undo)]
+    assert task.no in stand.core.round.heads
+    stand.commit()
+    assert stand.said(m.Undo)
+
+
 def test_rewound_task_mints_other_keys() -> None:
     """The same call again is another effect."""
     stand, task = worked(1)
